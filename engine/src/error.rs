@@ -1,0 +1,372 @@
+//! Everything that can go wrong in one backtest, with the codes of the interface (`E4001` … `E4302`).
+//!
+//! Variants hold values, so a message can say what was found, where, and which rule it breaks. Remedies come
+//! from [`Error::hint`].
+
+use std::path::PathBuf;
+
+use crate::units::{EpochNs, Timeframe};
+
+/// Shorthand used throughout the crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One broken rule of a configuration, addressed by its dotted path (`account.risk_per_trade`, `sessions[1].start`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Dotted path from the root of the document.
+    pub path: String,
+    /// The rule and the value found: `must be > 0, got -5`.
+    pub reason: String,
+    /// Nearest valid name or another remedy.
+    pub hint: Option<String>,
+    /// The complaint is about the key itself (unknown, duplicate) and not about its value.
+    pub about_key: bool,
+}
+
+impl Violation {
+    /// A violation of the value at `path`.
+    pub fn value(path: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { path: path.into(), reason: reason.into(), hint: None, about_key: false }
+    }
+
+    /// An unknown key at `path`; `nearest` is the closest valid name, if any is close.
+    pub fn unknown_key(path: impl Into<String>, nearest: Option<&str>) -> Self {
+        Self {
+            path: path.into(),
+            reason: "unknown key".to_owned(),
+            hint: nearest.map(|name| format!("did you mean `{name}`?")),
+            about_key: true,
+        }
+    }
+
+    /// The same with a remedy.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.reason)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Category of an error in the interface document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Category {
+    /// Configuration: refused before a run starts.
+    Config,
+    /// Bars, news or other market input.
+    MarketData,
+    /// Fills and positions.
+    Execution,
+    /// What a strategy returned.
+    Strategy,
+    /// Everything else.
+    Runtime,
+}
+
+/// A failure of one backtest or of its inputs.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// E4001.
+    #[error("strategy `{name}` is not registered; known: {}", known.join(", "))]
+    StrategyNotFound {
+        /// The name found.
+        name: String,
+        /// Every registered name.
+        known: Vec<String>,
+        /// The closest of them.
+        nearest: Option<String>,
+    },
+    /// E4002. All violations, not only the first.
+    #[error("{}", join(.0))]
+    Config(Vec<Violation>),
+    /// E4003. A column has no value at the first tradable bar.
+    #[error(
+        "{column} has its first value at bar {first_index} of {timeframe}, but warmup_bars is {warmup_bars}; the setting needs warmup_bars >= {needed}"
+    )]
+    WarmupTooShort {
+        /// The column.
+        column: String,
+        /// Its timeframe.
+        timeframe: Timeframe,
+        /// First defined index.
+        first_index: usize,
+        /// What the run has.
+        warmup_bars: usize,
+        /// What it would need.
+        needed: usize,
+    },
+    /// E4003. A column cannot be built.
+    #[error("{column} is not available: {reason}")]
+    IndicatorNotAvailable {
+        /// The column.
+        column: String,
+        /// Its timeframe.
+        timeframe: Timeframe,
+        /// Why.
+        reason: String,
+    },
+    /// E4004.
+    #[error("{timeframe}: {available} bars available, {required} required (warm-up included)")]
+    InsufficientData {
+        /// The timeframe that is too short.
+        timeframe: Timeframe,
+        /// Bars needed.
+        required: usize,
+        /// Bars found.
+        available: usize,
+    },
+    /// E4005.
+    #[error("{open} positions are open, the limit is {limit}")]
+    PositionLimitExceeded {
+        /// `account.max_positions`.
+        limit: usize,
+        /// Positions found open.
+        open: usize,
+    },
+    /// E4006.
+    #[error("bar {bar}: signal field `{field}` is {found}; it must be {rule}")]
+    InvalidSignal {
+        /// Bar index in the loaded series.
+        bar: usize,
+        /// Open time of that bar.
+        timestamp_ns: EpochNs,
+        /// Field of the signal.
+        field: &'static str,
+        /// The value found, printed.
+        found: String,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// E4100: missing or unreadable.
+    #[error("{}: {reason}", path.display())]
+    DataFile {
+        /// `FileNotFound` or `ParseError`.
+        kind: &'static str,
+        /// File as addressed by the user (relative to its root where possible).
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// E4101: column missing, of another type, of another zone, or with nulls.
+    #[error("{}: column `{column}`: {kind}: expected {expected}, found {found}", path.display())]
+    DataSchema {
+        /// `MissingColumn`, `InvalidColumnType`, `InvalidTimezone` or `NullValue`.
+        kind: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// E4102.
+    #[error("{}: {kind}: row {row}{}: {rule}, found {found}", path.display(), at(.timestamp_ns))]
+    DataCorrupt {
+        /// `CorruptData`, `EmptyData` or `DateRangeEmpty`.
+        kind: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Row in file order, from 0.
+        row: usize,
+        /// Its stamp, where it has one.
+        timestamp_ns: Option<EpochNs>,
+        /// The rule broken.
+        rule: String,
+        /// The values found.
+        found: String,
+    },
+    /// E4103.
+    #[error("{symbol} {timeframe}: bid has {bid} bars, ask {ask}, common {common}: {reason}")]
+    DataAlignment {
+        /// Instrument.
+        symbol: String,
+        /// Timeframe.
+        timeframe: Timeframe,
+        /// Bars of the bid file.
+        bid: usize,
+        /// Bars of the ask file.
+        ask: usize,
+        /// Bars on both sides.
+        common: usize,
+        /// The rule broken.
+        reason: String,
+    },
+    /// E4104.
+    #[error("{symbol} {timeframe}: InvalidSpread at {}: {field} ask {ask} is below bid {bid}", iso(*.timestamp_ns))]
+    DataSpread {
+        /// Instrument.
+        symbol: String,
+        /// Timeframe.
+        timeframe: Timeframe,
+        /// Bar.
+        timestamp_ns: EpochNs,
+        /// `Open` or `Close`.
+        field: &'static str,
+        /// Bid price found.
+        bid: f64,
+        /// Ask price found.
+        ask: f64,
+    },
+    /// E4105.
+    #[error("{}: row {row}: {rule}, found {found}", path.display())]
+    NewsInvalid {
+        /// The file.
+        path: PathBuf,
+        /// Row in file order, from 0.
+        row: usize,
+        /// The rule broken.
+        rule: String,
+        /// The value found.
+        found: String,
+    },
+    /// E4106.
+    #[error("the tradable bar at {} has no {timeframe} bar at or before it", iso(*.timestamp_ns))]
+    HtfUnmapped {
+        /// The higher timeframe.
+        timeframe: Timeframe,
+        /// Primary bar.
+        timestamp_ns: EpochNs,
+    },
+    /// E4200.
+    #[error("bar {bar}: strategy failed: {reason}")]
+    StrategyFailure {
+        /// Bar index in the loaded series.
+        bar: usize,
+        /// What the strategy said.
+        reason: String,
+    },
+    /// E4300.
+    #[error("bar {bar}: {reason}")]
+    ExecutionFailure {
+        /// Bar index in the loaded series.
+        bar: usize,
+        /// What was violated.
+        reason: String,
+    },
+    /// E4301.
+    #[error("equity differs from balance plus unrealised profit by {difference}")]
+    Consistency {
+        /// In account currency.
+        difference: f64,
+    },
+    /// E4302.
+    #[error("metric `{key}` is not finite")]
+    MetricNotFinite {
+        /// The metric.
+        key: &'static str,
+    },
+    /// E4900. A panic caught at a boundary.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// A configuration error with one violation.
+    pub fn config(path: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Config(vec![Violation::value(path, reason)])
+    }
+
+    /// Code of the interface, `E4001` … `E4900`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::StrategyNotFound { .. } => "E4001",
+            Self::Config(_) => "E4002",
+            Self::WarmupTooShort { .. } | Self::IndicatorNotAvailable { .. } => "E4003",
+            Self::InsufficientData { .. } => "E4004",
+            Self::PositionLimitExceeded { .. } => "E4005",
+            Self::InvalidSignal { .. } => "E4006",
+            Self::DataFile { .. } => "E4100",
+            Self::DataSchema { .. } => "E4101",
+            Self::DataCorrupt { .. } => "E4102",
+            Self::DataAlignment { .. } => "E4103",
+            Self::DataSpread { .. } => "E4104",
+            Self::NewsInvalid { .. } => "E4105",
+            Self::HtfUnmapped { .. } => "E4106",
+            Self::StrategyFailure { .. } => "E4200",
+            Self::ExecutionFailure { .. } => "E4300",
+            Self::Consistency { .. } => "E4301",
+            Self::MetricNotFinite { .. } => "E4302",
+            Self::Internal(_) => "E4900",
+        }
+    }
+
+    /// Category of the interface document.
+    pub fn category(&self) -> Category {
+        match self {
+            Self::StrategyNotFound { .. } | Self::Config(_) => Category::Config,
+            Self::WarmupTooShort { .. }
+            | Self::IndicatorNotAvailable { .. }
+            | Self::Consistency { .. }
+            | Self::MetricNotFinite { .. }
+            | Self::Internal(_) => Category::Runtime,
+            Self::InsufficientData { .. }
+            | Self::DataFile { .. }
+            | Self::DataSchema { .. }
+            | Self::DataCorrupt { .. }
+            | Self::DataAlignment { .. }
+            | Self::DataSpread { .. }
+            | Self::NewsInvalid { .. }
+            | Self::HtfUnmapped { .. } => Category::MarketData,
+            Self::PositionLimitExceeded { .. } | Self::ExecutionFailure { .. } => Category::Execution,
+            Self::InvalidSignal { .. } | Self::StrategyFailure { .. } => Category::Strategy,
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::StrategyNotFound { nearest, .. } => {
+                nearest.as_ref().map(|name| format!("did you mean `{name}`?"))
+            }
+            Self::WarmupTooShort { needed, .. } => {
+                Some(format!("set `warmup_bars` to {needed} or more, for the whole space"))
+            }
+            Self::DataFile { kind: "FileNotFound", .. } => Some(
+                "bars are read from {root}/{SYMBOL}/{SYMBOL}_{TF}_{BID|ASK}.parquet; OMEGA_DATA_PARQUET_ROOT sets the root (default data/parquet)".to_owned(),
+            ),
+            Self::DataSchema { kind: "InvalidTimezone" | "InvalidColumnType", column, .. }
+                if column == "UTC time" =>
+            {
+                Some("write the column as Timestamp(nanosecond, \"UTC\"); most table libraries default to microseconds".to_owned())
+            }
+            Self::DataSpread { .. } => {
+                Some("repair or drop the crossed rows at the source; nothing is guessed here".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn join(violations: &[Violation]) -> String {
+    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn iso(ns: EpochNs) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(ns)).map_or_else(|_| format!("{ns} ns"), |t| t.to_string())
+}
+
+fn at(ns: &Option<EpochNs>) -> String {
+    ns.map_or_else(String::new, |ns| format!(" ({})", iso(ns)))
+}
+
+/// The name of `known` closest to `given`, if it is close enough to be what was meant.
+pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let given = given.to_ascii_lowercase();
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(&given, &name.to_ascii_lowercase()), name))
+        .filter(|(score, _)| *score >= 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)))
+        .map(|(_, name)| name)
+}

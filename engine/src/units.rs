@@ -1,0 +1,201 @@
+//! The small vocabulary every module shares: time, direction, price side, timeframe.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Nanoseconds since 1970-01-01T00:00:00Z.
+pub type EpochNs = i64;
+
+/// Nanoseconds of one minute.
+pub const MINUTE_NS: i64 = 60_000_000_000;
+/// Nanoseconds of one UTC day.
+pub const DAY_NS: i64 = 1440 * MINUTE_NS;
+
+/// Side of a trade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Buys first; gains when the price rises.
+    Long,
+    /// Sells first; gains when the price falls.
+    Short,
+}
+
+impl Direction {
+    /// `+1.0` for long, `-1.0` for short: the `d` of every formula.
+    pub fn sign(self) -> f64 {
+        match self {
+            Self::Long => 1.0,
+            Self::Short => -1.0,
+        }
+    }
+
+    /// `long` or `short`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Long => "long",
+            Self::Short => "short",
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Quote side of a candle series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PriceSide {
+    /// Prices at which the market buys: long exits and short entries.
+    Bid,
+    /// Prices at which the market sells: long entries and short exits.
+    Ask,
+}
+
+impl PriceSide {
+    /// `bid` or `ask`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bid => "bid",
+            Self::Ask => "ask",
+        }
+    }
+}
+
+impl fmt::Display for PriceSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Nominal bar length. Ordered from short to long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timeframe {
+    /// One minute.
+    M1,
+    /// Five minutes.
+    M5,
+    /// Fifteen minutes.
+    M15,
+    /// Thirty minutes.
+    M30,
+    /// One hour.
+    H1,
+    /// Four hours.
+    H4,
+    /// One day.
+    D1,
+    /// One week; only as an additional timeframe of variant `v2`.
+    W1,
+}
+
+impl Timeframe {
+    /// All timeframes, short to long.
+    pub const ALL: [Self; 8] = [Self::M1, Self::M5, Self::M15, Self::M30, Self::H1, Self::H4, Self::D1, Self::W1];
+
+    /// Nominal length in minutes.
+    pub fn minutes(self) -> i64 {
+        match self {
+            Self::M1 => 1,
+            Self::M5 => 5,
+            Self::M15 => 15,
+            Self::M30 => 30,
+            Self::H1 => 60,
+            Self::H4 => 240,
+            Self::D1 => 1440,
+            Self::W1 => 10080,
+        }
+    }
+
+    /// Nominal length in nanoseconds: the `Δ` of the specifications.
+    pub fn duration_ns(self) -> i64 {
+        self.minutes() * MINUTE_NS
+    }
+
+    /// Upper-case name as in file names.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::M1 => "M1",
+            Self::M5 => "M5",
+            Self::M15 => "M15",
+            Self::M30 => "M30",
+            Self::H1 => "H1",
+            Self::H4 => "H4",
+            Self::D1 => "D1",
+            Self::W1 => "W1",
+        }
+    }
+}
+
+impl fmt::Display for Timeframe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text is no known timeframe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown timeframe `{0}`: one of M1 M5 M15 M30 H1 H4 D1 W1")]
+pub struct UnknownTimeframe(pub String);
+
+impl FromStr for Timeframe {
+    type Err = UnknownTimeframe;
+
+    /// Accepts any letter case and surrounding blanks.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let upper = text.trim().to_ascii_uppercase();
+        Self::ALL.into_iter().find(|tf| tf.as_str() == upper).ok_or_else(|| UnknownTimeframe(text.to_owned()))
+    }
+}
+
+impl Serialize for Timeframe {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Timeframe {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// An `f64` compared, ordered and hashed by its bit pattern: the form in which numbers take part in keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bits(u64);
+
+impl Bits {
+    /// Key form of `value`.
+    pub fn new(value: f64) -> Self {
+        Self(value.to_bits())
+    }
+
+    /// The number itself.
+    pub fn get(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+}
+
+impl From<f64> for Bits {
+    fn from(value: f64) -> Self {
+        Self::new(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeframes_parse_in_any_case_and_print_upper_case() {
+        assert_eq!("m15".parse::<Timeframe>().unwrap(), Timeframe::M15);
+        assert_eq!(Timeframe::D1.to_string(), "D1");
+        assert!("H2".parse::<Timeframe>().is_err());
+    }
+}

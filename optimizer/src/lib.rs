@@ -1,0 +1,1 @@
+//! Many backtests, judged.
