@@ -1,1 +1,7 @@
-//! In progress.
+//! One backtest from configuration to result.
+
+mod blocks;
+pub mod config;
+mod reader;
+
+pub use config::{Parsed, RunConfig, RunMode};
