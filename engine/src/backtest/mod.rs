@@ -3,5 +3,6 @@
 mod blocks;
 pub mod config;
 mod reader;
+pub mod walk;
 
 pub use config::{Parsed, RunConfig, RunMode};

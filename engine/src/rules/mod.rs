@@ -2,8 +2,10 @@
 //! time limit. Both ways of running a backtest read the same statement.
 
 mod bound;
+mod mask;
 
 pub use bound::{BoundRules, Guards, Hit};
+pub use mask::BitMask;
 
 use crate::indicators::{ColumnKey, GarchKey};
 use crate::units::{Bits, Direction};
