@@ -1,6 +1,10 @@
 //! What a strategy states, once: conditions over columns, late guards, stop, target, optional exit condition and
 //! time limit. Both ways of running a backtest read the same statement.
 
+mod guards;
+
+pub use guards::{ClusterReport, ClusterStatus, GuardCache, GuardEvaluator};
+
 use crate::indicators::{ColumnKey, GarchKey};
 use crate::units::{Bits, Direction};
 
