@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::execution::{DrawTable, ExitReason, Terms, level_exit, r_multiple};
 use crate::metrics::{Counters, Drawdown, EquityStats};
 use crate::portfolio::{Ledger, OpenPosition, Trade};
-use crate::rules::{BitMask, BoundRules, Guards, Hit};
+use crate::rules::{BitMask, BoundRules, GuardCache, Hit};
 use crate::strategy::{ColumnView, DataSlice, OrderType, Position, PositionAction, Strategy, TradeSignal, Variant};
 use crate::units::{Direction, EpochNs};
 
@@ -56,8 +56,8 @@ pub struct Inputs<'a> {
     pub strategy: &'a dyn Strategy,
     /// Its columns.
     pub columns: &'a dyn ColumnView,
-    /// Its late guards.
-    pub guards: &'a dyn Guards,
+    /// Its late guards; none for a strategy without.
+    pub guards: Option<&'a GuardCache>,
     /// Bars on which sessions and news let entries pass; none: all.
     pub gates: Option<&'a BitMask>,
     /// Random part of slippage.
@@ -120,7 +120,8 @@ pub struct Walked {
 /// [`Error::InvalidSignal`], [`Error::PositionLimitExceeded`], [`Error::Consistency`], and whatever the strategy or a
 /// guard returns.
 pub fn walk(inputs: Inputs<'_>, plan: &Plan, trades: Vec<Trade>, observer: &mut impl Observer) -> Result<Walked> {
-    let rules = inputs.strategy.rules().map(|rules| BoundRules::bind(rules, inputs.columns)).transpose()?;
+    let rules =
+        inputs.strategy.rules().map(|rules| BoundRules::bind(rules, inputs.columns, inputs.guards)).transpose()?;
     let mut book = Book::new(inputs, plan, trades);
     for i in plan.bars.clone() {
         book.apply_scheduled_changes();
@@ -225,7 +226,7 @@ impl<'a> Book<'a> {
 
     fn ask(&mut self, rules: Option<&BoundRules<'_>>, i: usize, observer: &mut impl Observer) -> Result<()> {
         match rules {
-            Some(rules) => match rules.first(i, self.inputs.guards)? {
+            Some(rules) => match rules.first(i) {
                 Some(hit) => self.take(i, &self.intent_of_rule(rules, hit, i), observer),
                 None => Ok(()),
             },

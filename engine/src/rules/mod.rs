@@ -2,9 +2,11 @@
 //! time limit. Both ways of running a backtest read the same statement.
 
 mod bound;
+mod guards;
 mod mask;
 
-pub use bound::{BoundRules, Guards, Hit};
+pub use bound::{BoundRules, Hit};
+pub use guards::{ClusterReport, ClusterStatus, GuardCache, GuardEvaluator};
 pub use mask::BitMask;
 
 use crate::indicators::{ColumnKey, GarchKey};

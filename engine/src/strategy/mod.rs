@@ -10,6 +10,8 @@ use crate::indicators::ColumnKey;
 use crate::rules::RuleSet;
 use crate::units::{Direction, EpochNs, PriceSide, Timeframe};
 
+pub use crate::indicators::Visibility;
+
 /// Semantics of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Variant {
@@ -17,15 +19,6 @@ pub enum Variant {
     V2,
     /// Reproduces the V1 reference for regression.
     V1Parity,
-}
-
-/// When higher-timeframe bars become visible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Visibility {
-    /// Rule C: bars that ended at or before the close of the primary bar.
-    Close,
-    /// Rule O: bars that ended at or before the open of the primary bar.
-    Open,
 }
 
 /// What a strategy is built for, beside its parameters.
