@@ -2,8 +2,10 @@
 //! time limit. Both ways of running a backtest read the same statement.
 
 mod bound;
+mod guards;
 
 pub use bound::{BoundRules, Guards, Hit};
+pub use guards::{ClusterReport, ClusterStatus, GuardCache, GuardEvaluator};
 
 use crate::indicators::{ColumnKey, GarchKey};
 use crate::units::{Bits, Direction};

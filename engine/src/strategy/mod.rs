@@ -27,6 +27,7 @@ pub use params::{ParamValues, check_constraints, check_kind, check_value};
 pub use registry::{families, find};
 pub use rsi_reversion::RsiReversion;
 pub use sma_cross::SmaCross;
+pub use crate::indicators::Visibility;
 
 /// Semantics of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,15 +36,6 @@ pub enum Variant {
     V2,
     /// Reproduces the V1 reference for regression.
     V1Parity,
-}
-
-/// When higher-timeframe bars become visible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Visibility {
-    /// Rule C: bars that ended at or before the close of the primary bar.
-    Close,
-    /// Rule O: bars that ended at or before the open of the primary bar.
-    Open,
 }
 
 /// What a strategy is built for, beside its parameters.
