@@ -1,1 +1,6 @@
 //! Many backtests, judged.
+
+pub mod diagnostic;
+pub mod document;
+pub mod expression;
+pub mod objective;
