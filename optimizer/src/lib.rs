@@ -4,3 +4,5 @@ pub mod diagnostic;
 pub mod document;
 pub mod expression;
 pub mod objective;
+pub mod search;
+pub mod space;
