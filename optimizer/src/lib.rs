@@ -1,1 +1,8 @@
 //! Many backtests, judged.
+
+pub mod diagnostic;
+pub mod document;
+pub mod expression;
+pub mod objective;
+pub mod search;
+pub mod space;
