@@ -1,6 +1,10 @@
 //! What a strategy states, once: conditions over columns, late guards, stop, target, optional exit condition and
 //! time limit. Both ways of running a backtest read the same statement.
 
+mod mask;
+
+pub use mask::BitMask;
+
 use crate::indicators::{ColumnKey, GarchKey};
 use crate::units::{Bits, Direction};
 
