@@ -2,7 +2,10 @@
 
 mod blocks;
 pub mod config;
+mod fingerprint;
 mod reader;
+mod setup;
 pub mod walk;
 
 pub use config::{Parsed, RunConfig, RunMode};
+pub use setup::{AccountTerms, Environment, Market, Outcome, Prepared};
