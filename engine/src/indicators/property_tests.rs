@@ -392,10 +392,40 @@ fn guard_answers_use_memory_where_bars_are_looked_at_and_give_it_back() {
     let one_page = budget.used.load(Ordering::SeqCst) - before;
     assert!(one_page > 0 && one_page <= 4096 + 64, "{one_page}");
     drop(evaluator);
-    guards_of.clear();
+    assert_eq!(guards_of.clear(), one_page);
     assert_eq!(budget.used.load(Ordering::SeqCst), before);
     let again = guards_of.evaluator(guard).unwrap();
     assert_eq!((1000..1010).map(|i| again.holds(i)).collect::<Vec<_>>(), answers);
+}
+
+#[test]
+fn guard_answers_push_out_columns_nobody_holds_and_then_answers_nobody_asks_for() {
+    // Two columns of the guard, and one more.
+    let column = 3000 * 8;
+    let budget = Arc::new(Capped::new(3 * column));
+    let columns = Arc::new(ColumnCache::new(
+        Arc::new(data(&long_walk(3000), 0)),
+        MtfOptions::default(),
+        Arc::clone(&budget) as Arc<dyn Budget>,
+    ));
+    for n in 1..4 {
+        columns.get(&ColumnKey::bid(Timeframe::M15, Series::Ema(n))).unwrap();
+    }
+    let guards_of = GuardCache::new(Arc::clone(&columns));
+    let evaluator = guards_of.evaluator(&guards()[0]).unwrap();
+    assert_eq!(columns.stats().evicted, 1, "the returns replaced one column");
+    evaluator.holds(100);
+    assert_eq!(columns.stats().evicted, 2, "a page replaced another");
+    // All columns are held, so the next is unbooked: answers nobody asks for go when a guard is next prepared.
+    drop(evaluator);
+    let held: Vec<Column> =
+        (5..8).map(|n| columns.get(&ColumnKey::bid(Timeframe::M15, Series::Ema(n))).unwrap()).collect();
+    assert_eq!(columns.stats().unbooked, 1);
+    let page = budget.used.load(Ordering::SeqCst) - 2 * column;
+    assert!(page > 0 && page < column, "{page}");
+    let evaluator = guards_of.evaluator(&guards()[3]).unwrap();
+    assert_eq!(budget.used.load(Ordering::SeqCst), 2 * column + column, "the page made room for the range");
+    drop((held, evaluator));
 }
 
 #[test]
