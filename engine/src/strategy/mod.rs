@@ -21,13 +21,13 @@ use crate::indicators::ColumnKey;
 use crate::rules::RuleSet;
 use crate::units::{Direction, EpochNs, PriceSide, Timeframe};
 
+pub use crate::indicators::Visibility;
 pub use donchian_breakout::DonchianBreakout;
 pub use mean_reversion_z_score::MeanReversionZScore;
 pub use params::{ParamValues, check_constraints, check_kind, check_value};
 pub use registry::{families, find};
 pub use rsi_reversion::RsiReversion;
 pub use sma_cross::SmaCross;
-pub use crate::indicators::Visibility;
 
 /// Semantics of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -143,11 +143,10 @@ pub fn check_value(spec: &ParamSpec, value: &Value) -> Result<(), String> {
 pub fn check_kind(kind: &ParamKind, value: &Value) -> Result<(), String> {
     let fits = match *kind {
         ParamKind::Int { min, max } => int_fits(value, min, max),
-        ParamKind::Float { min, min_inclusive, max, max_inclusive } => {
-            value.as_f64().filter(|x| x.is_finite()).is_some_and(|x| {
-                (x > min || (min_inclusive && x == min)) && (x < max || (max_inclusive && x == max))
-            })
-        }
+        ParamKind::Float { min, min_inclusive, max, max_inclusive } => value
+            .as_f64()
+            .filter(|x| x.is_finite())
+            .is_some_and(|x| (x > min || (min_inclusive && x == min)) && (x < max || (max_inclusive && x == max))),
         ParamKind::Bool => value.is_boolean(),
         ParamKind::Choice(words) => value.as_str().is_some_and(|text| words.contains(&text)),
         ParamKind::Text => value.is_string(),

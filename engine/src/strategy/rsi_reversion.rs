@@ -75,9 +75,7 @@ impl Family for RsiReversion {
 
 fn rule(direction: Direction, values: &ParamValues, context: &BuildContext) -> Rule {
     let rsi = Operand::Column(ColumnKey::bid(context.primary, Series::Rsi(values.count("rsi_length"))));
-    let is = |comparison, level| {
-        Expr::Is(Condition::new(rsi, comparison, Operand::constant(values.float(level))))
-    };
+    let is = |comparison, level| Expr::Is(Condition::new(rsi, comparison, Operand::constant(values.float(level))));
     let (when, ends, reason) = match direction {
         Direction::Long => (
             is(Comparison::LessOrEqual, "oversold"),

@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value};
 
+use super::DataSlice;
 use super::params::{ParamValues, check_constraints, finish};
 use super::{BuildContext, Family, ParamDefault, ParamKind, ParamSpec, SignalNotes, Strategy, Variant, Violations};
-use super::DataSlice;
 use crate::error::{Error, Violation};
 use crate::indicators::{ColumnKey, Series};
 use crate::rules::{Operand, Rule, RuleSet};
@@ -59,7 +59,10 @@ impl Strategy for RuleStrategy {
     fn signal_meta(&self, rule: usize, _slice: &DataSlice<'_>) -> SignalNotes {
         let rule = self.rules.rules.get(rule);
         let scenario = rule.map(|rule| ("scenario".to_owned(), Value::from(rule.label.clone())));
-        SignalNotes { tags: rule.map(|rule| rule.tags.clone()).unwrap_or_default(), meta: scenario.into_iter().collect() }
+        SignalNotes {
+            tags: rule.map(|rule| rule.tags.clone()).unwrap_or_default(),
+            meta: scenario.into_iter().collect(),
+        }
     }
 }
 
@@ -193,7 +196,11 @@ short 0 short rsi_reversion_short [rsi_reversion]
     #[test]
     fn bad_parameters_are_refused_with_their_rule() {
         let refused = [
-            ("sma_cross", json!({}), "stop_atr: `stop_atr or lots is given` must hold, got stop_atr = null, lots = null"),
+            (
+                "sma_cross",
+                json!({}),
+                "stop_atr: `stop_atr or lots is given` must hold, got stop_atr = null, lots = null",
+            ),
             (
                 "sma_cross",
                 json!({"fast_length": 50, "lots": 1}),

@@ -4,9 +4,7 @@ use serde_json::{Map, Value};
 
 use super::params::ParamValues;
 use super::rule_strategy::{DIRECTION_FILTER, RuleStrategy, atr_stop, directions, read_v2};
-use super::{
-    BuildContext, DeclaredConstraint, Family, ParamDefault, ParamKind, ParamSpec, Strategy
-};
+use super::{BuildContext, DeclaredConstraint, Family, ParamDefault, ParamKind, ParamSpec, Strategy};
 use crate::error::Error;
 use crate::indicators::{ColumnKey, Series};
 use crate::rules::{Comparison, Condition, ExitRule, Expr, Operand, Rule};
@@ -23,8 +21,13 @@ const NAME: &str = "sma_cross";
 const PARAMETERS: [ParamSpec; 6] = [
     ParamSpec::new("fast_length", ParamKind::count(1), ParamDefault::Int(20), "bars of the fast average"),
     ParamSpec::new("slow_length", ParamKind::count(1), ParamDefault::Int(50), "bars of the slow average"),
-    ParamSpec::new("lots", ParamKind::above(0.0), ParamDefault::Null, "size in lots; null: sized by risk, needs stop_atr")
-        .or_null(),
+    ParamSpec::new(
+        "lots",
+        ParamKind::above(0.0),
+        ParamDefault::Null,
+        "size in lots; null: sized by risk, needs stop_atr",
+    )
+    .or_null(),
     ParamSpec::new(
         "stop_atr",
         ParamKind::above(0.0),

@@ -9,6 +9,8 @@ mod overrides;
 mod parameters;
 mod scenarios;
 mod settings;
+#[cfg(test)]
+mod vectors;
 mod warnings;
 
 use std::borrow::Cow;
@@ -20,8 +22,8 @@ use self::overrides::Overrides;
 use self::settings::Settings;
 use super::params::{check_constraints, finish};
 use super::{
-    BuildContext, DataSlice, DeclaredConstraint, Family, ParamKind, ParamSpec, ParamValues, SignalNotes, Strategy, Variant,
-    Violations,
+    BuildContext, DataSlice, DeclaredConstraint, Family, ParamKind, ParamSpec, ParamValues, SignalNotes, Strategy,
+    Variant, Violations,
 };
 use crate::error::{Error, Violation};
 use crate::indicators::ColumnKey;

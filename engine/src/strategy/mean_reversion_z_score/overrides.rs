@@ -198,6 +198,8 @@ fn read_part(
     let mut values = ParamValues::read(specs.into(), &admitted.into_iter().collect(), &flat_kind, &mut found);
     super::unify_flat_keys(&mut values, context, &mut found);
     check_contents(values.given(), "", context, &mut found);
-    violations.extend(found.into_iter().map(|violation| Violation { path: format!("{path}.{}", violation.path), ..violation }));
+    violations.extend(
+        found.into_iter().map(|violation| Violation { path: format!("{path}.{}", violation.path), ..violation }),
+    );
     values.given().clone()
 }

@@ -58,8 +58,14 @@ pub(super) const PARAMETERS: [ParamSpec; 42] = [
     .or_null(),
     float("garch_alpha", fraction(), 0.05, "weight of the last squared return; garch_alpha + garch_beta < 1"),
     float("garch_beta", fraction(), 0.90, "weight of the last variance"),
-    ParamSpec::new("garch_omega", ParamKind::at_least(0.0), ParamDefault::Null, "constant term; null: automatic").or_null(),
-    ParamSpec::new("garch_use_log_returns", ParamKind::Bool, ParamDefault::Bool(true), "log returns instead of simple ones"),
+    ParamSpec::new("garch_omega", ParamKind::at_least(0.0), ParamDefault::Null, "constant term; null: automatic")
+        .or_null(),
+    ParamSpec::new(
+        "garch_use_log_returns",
+        ParamKind::Bool,
+        ParamDefault::Bool(true),
+        "log returns instead of simple ones",
+    ),
     float("garch_scale", ParamKind::above(0.0), 100.0, "factor applied to returns"),
     int("garch_min_periods", 0, 50, "returns before the first value"),
     float("garch_sigma_floor", ParamKind::at_least(0.0), 1e-6, "smallest deviation, in scaled units"),

@@ -6,7 +6,7 @@
 use super::super::{BuildContext, Variant};
 use super::overlay::Overlay;
 use super::settings::{Bands, ChainMode, Filter, FilterMode, Settings, column};
-use crate::indicators::{ColumnKey, Series};
+use crate::indicators::{ColumnKey, Series, cluster_rank};
 use crate::rules::{ClusterFeature, Comparison, Condition, ExitRule, Expr, LateGuard, Operand, Rule};
 use crate::units::{Bits, Direction, Timeframe};
 
@@ -67,12 +67,7 @@ struct Parts {
 
 impl Parts {
     /// Or why the scenario can never fire.
-    fn of(
-        number: u8,
-        direction: Direction,
-        settings: &Settings,
-        context: &BuildContext,
-    ) -> Result<Self, &'static str> {
+    fn of(number: u8, direction: Direction, settings: &Settings, context: &BuildContext) -> Result<Self, &'static str> {
         let mut parts = Self::default();
         if number == 1 {
             let z = Series::ZEma { window: settings.window_length, ema: settings.ema_length };
@@ -215,8 +210,7 @@ pub(super) fn bias_columns(filter: &Filter, timeframe: Timeframe, context: &Buil
 /// The guard of scenario 5, without labels that cannot occur.
 fn vol_cluster(settings: &Settings) -> Result<LateGuard, &'static str> {
     let cluster = &settings.cluster;
-    let allowed: Vec<String> =
-        cluster.allowed.iter().filter(|label| can_occur(label, cluster.k)).cloned().collect();
+    let allowed: Vec<String> = cluster.allowed.iter().filter(|label| can_occur(label, cluster.k)).cloned().collect();
     if allowed.is_empty() {
         return Err("intraday_vol_allowed names no cluster that can occur");
     }
@@ -254,12 +248,7 @@ fn vol_cluster(settings: &Settings) -> Result<LateGuard, &'static str> {
 
 /// `label` is a name that one of `k` clusters, ranked from quiet to wild, can have.
 pub(super) fn can_occur(label: &str, k: u32) -> bool {
-    const NAMES: [&str; 5] = ["low", "mid", "high", "very_high", "extreme"];
-    let rank = NAMES.iter().position(|name| *name == label).and_then(|rank| u32::try_from(rank).ok()).or_else(|| {
-        let rank = label.strip_prefix("cluster_")?.parse().ok()?;
-        (rank >= 5 && label == format!("cluster_{rank}")).then_some(rank)
-    });
-    rank.is_some_and(|rank| rank < k)
+    cluster_rank(label).is_some_and(|rank| rank < k)
 }
 
 /// The overlay chain of scenario 6.

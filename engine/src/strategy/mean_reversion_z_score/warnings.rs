@@ -37,11 +37,8 @@ pub(super) fn warnings(resolved: &Resolved, context: &BuildContext) -> Vec<Strin
 }
 
 fn shadowed(enabled: &[u8], told: &mut Vec<String>) {
-    let shadowed: Vec<String> = enabled
-        .iter()
-        .filter(|number| scenarios::is_shadowed(**number, enabled))
-        .map(ToString::to_string)
-        .collect();
+    let shadowed: Vec<String> =
+        enabled.iter().filter(|number| scenarios::is_shadowed(**number, enabled)).map(ToString::to_string).collect();
     if !shadowed.is_empty() {
         told.push(format!(
             "scenarios {} never open a position while scenario 2 is enabled: they ask for everything it asks for and come \
@@ -51,13 +48,7 @@ fn shadowed(enabled: &[u8], told: &mut Vec<String>) {
     }
 }
 
-fn never(
-    enabled: &[u8],
-    direction: Direction,
-    settings: &Settings,
-    context: &BuildContext,
-    told: &mut Vec<String>,
-) {
+fn never(enabled: &[u8], direction: Direction, settings: &Settings, context: &BuildContext, told: &mut Vec<String>) {
     for number in enabled.iter().filter(|number| !scenarios::is_shadowed(**number, enabled)) {
         let rule = scenarios::rule(*number, direction, settings, context);
         if let Some(Expr::Never(why)) = rule.when.first() {
@@ -108,12 +99,7 @@ fn hidden_plain_keys(
     }
 }
 
-fn hidden_by_overrides(
-    resolved: &Resolved,
-    directions: &[Direction],
-    context: &BuildContext,
-    told: &mut Vec<String>,
-) {
+fn hidden_by_overrides(resolved: &Resolved, directions: &[Direction], context: &BuildContext, told: &mut Vec<String>) {
     for direction in directions {
         for key in resolved.overrides.keys(*direction, context) {
             if resolved.values.is_given(key) {
