@@ -9,6 +9,8 @@ mod overrides;
 mod parameters;
 mod scenarios;
 mod settings;
+#[cfg(test)]
+mod vectors;
 mod warnings;
 
 use std::borrow::Cow;
