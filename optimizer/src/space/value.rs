@@ -137,6 +137,7 @@ fn param_accepts(kind: &ParamKind, value: &Value) -> bool {
         ParamKind::IntList { min, max } => value
             .as_array()
             .is_some_and(|list| list.iter().all(|x| x.as_i64().is_some_and(|x| (min..=max).contains(&x)))),
+        ParamKind::Text => value.is_string(),
         ParamKind::TextList => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
         ParamKind::Object => value.is_object(),
     }
@@ -159,6 +160,7 @@ fn param_range(kind: &ParamKind) -> String {
         ParamKind::Timeframe([]) => "a timeframe (M1 … W1)".to_owned(),
         ParamKind::Timeframe(words) => format!("a timeframe (M1 … W1) or one of {}", words.join(", ")),
         ParamKind::IntList { min, max } => format!("a list of whole numbers{}", whole_range(min, max)),
+        ParamKind::Text => "text".to_owned(),
         ParamKind::TextList => "a list of texts".to_owned(),
         ParamKind::Object => "a map".to_owned(),
     }
