@@ -188,9 +188,36 @@ impl From<f64> for Bits {
     }
 }
 
+/// `value` correctly rounded to `decimals` decimal digits: the exact binary value, exact ties to even, as Python's
+/// `round` does. Values that are not finite come back unchanged. Allocates nothing.
+pub fn round_decimal(value: f64, decimals: u8) -> f64 {
+    use std::io::Write as _;
+    // The longest finite f64 has 309 integer digits.
+    let mut text = [0_u8; 352];
+    let decimals = usize::from(decimals.min(30));
+    let mut rest = &mut text[..];
+    if !value.is_finite() || write!(rest, "{value:.decimals$}").is_err() {
+        return value;
+    }
+    let unused = rest.len();
+    let used = text.len() - unused;
+    std::str::from_utf8(&text[..used]).ok().and_then(|text| text.parse().ok()).unwrap_or(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// execution §14.2: the fees that tie or nearly tie.
+    #[test]
+    fn decimals_round_the_exact_binary_value_half_to_even() {
+        assert_eq!(round_decimal(2.5 * 1.43, 2), 3.57);
+        assert_eq!(round_decimal(3.625, 2), 3.62);
+        assert_eq!(round_decimal(0.125, 2), 0.12);
+        assert_eq!(round_decimal(2.5 * 0.03, 2), 0.07);
+        assert_eq!(round_decimal(f64::MAX, 2), f64::MAX);
+        assert!(round_decimal(f64::NAN, 2).is_nan());
+    }
 
     #[test]
     fn timeframes_parse_in_any_case_and_print_upper_case() {

@@ -29,6 +29,6 @@ pub use load::{
 };
 pub use manifest::{InputFile, Manifest, sha256_hex};
 pub use news::{Impact, NewsCalendar, NewsEvent, NewsFilter};
-pub use rates::Rates;
+pub use rates::{Conversion, Leg, Rates};
 pub use sessions::{Session, open_at, session_mask};
 pub use validate::Filler;

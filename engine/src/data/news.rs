@@ -29,7 +29,8 @@ pub enum Impact {
 }
 
 impl Impact {
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads `low`, `medium` or `high` in any letter case.
+    pub fn parse(text: &str) -> Option<Self> {
         [("LOW", Self::Low), ("MEDIUM", Self::Medium), ("HIGH", Self::High)]
             .into_iter()
             .find_map(|(name, impact)| name.eq_ignore_ascii_case(text).then_some(impact))

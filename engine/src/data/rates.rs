@@ -12,24 +12,29 @@ pub struct Rates(pub BTreeMap<String, f64>);
 
 impl Rates {
     /// `amount` of currency `from`, in currency `to`; `None` if no rate leads there.
+    pub fn convert(&self, amount: f64, from: &str, to: &str) -> Option<f64> {
+        self.conversion(from, to).map(|conversion| conversion.apply(amount))
+    }
+
+    /// The way from `from` to `to`; `None` if no rate leads there.
     ///
     /// Equal currencies: unchanged. Else the pair `FROM+TO` multiplies, else `TO+FROM` divides, else two such legs
     /// by way of USD (`FROM → USD → TO`).
-    pub fn convert(&self, amount: f64, from: &str, to: &str) -> Option<f64> {
+    pub fn conversion(&self, from: &str, to: &str) -> Option<Conversion> {
         if from == to {
-            return Some(amount);
+            return Some(Conversion::default());
         }
-        self.one_leg(amount, from, to).or_else(|| {
-            let dollars = self.one_leg(amount, from, "USD")?;
-            self.one_leg(dollars, "USD", to)
-        })
+        if let Some(leg) = self.one_leg(from, to) {
+            return Some(Conversion { legs: [leg, Leg::None] });
+        }
+        Some(Conversion { legs: [self.one_leg(from, "USD")?, self.one_leg("USD", to)?] })
     }
 
-    fn one_leg(&self, amount: f64, from: &str, to: &str) -> Option<f64> {
+    fn one_leg(&self, from: &str, to: &str) -> Option<Leg> {
         if let Some(rate) = self.rate(from, to) {
-            return Some(amount * rate);
+            return Some(Leg::Multiply(rate));
         }
-        self.rate(to, from).map(|rate| amount / rate)
+        self.rate(to, from).map(Leg::Divide)
     }
 
     fn rate(&self, base: &str, quote: &str) -> Option<f64> {
@@ -40,6 +45,37 @@ impl Rates {
 impl FromIterator<(String, f64)> for Rates {
     fn from_iter<I: IntoIterator<Item = (String, f64)>>(iter: I) -> Self {
         Self(iter.into_iter().collect())
+    }
+}
+
+/// A currency conversion as a chain of at most two multiplications or divisions, in order: the digits of a
+/// two-legged conversion depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Conversion {
+    /// First and second leg.
+    pub legs: [Leg; 2],
+}
+
+/// One step of a [`Conversion`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Leg {
+    /// Nothing.
+    #[default]
+    None,
+    /// `amount · rate`.
+    Multiply(f64),
+    /// `amount / rate`.
+    Divide(f64),
+}
+
+impl Conversion {
+    /// The amount in the target currency.
+    pub fn apply(&self, amount: f64) -> f64 {
+        self.legs.iter().fold(amount, |amount, leg| match leg {
+            Leg::None => amount,
+            Leg::Multiply(rate) => amount * rate,
+            Leg::Divide(rate) => amount / rate,
+        })
     }
 }
 

@@ -70,6 +70,13 @@ pub enum Series {
         /// Process variance.
         q: Bits,
     },
+    /// Returns of the close, as the GARCH recursion reads them.
+    Return {
+        /// Log returns instead of simple ones.
+        log: bool,
+        /// Factor applied, > 0.
+        scale: Bits,
+    },
     /// GARCH(1,1) deviation of returns; values before `1 + min_periods` are NaN.
     GarchSigma {
         /// The recursion.
@@ -183,6 +190,8 @@ impl fmt::Display for Series {
             Self::KalmanZ { window, r, q } => {
                 write!(f, "kalman_z(window {window}, r {}, q {})", r.get(), q.get())
             }
+            Self::Return { log: true, scale } => write!(f, "log_return(scale {})", scale.get()),
+            Self::Return { log: false, scale } => write!(f, "simple_return(scale {})", scale.get()),
             Self::GarchSigma { garch, min_periods } => {
                 write!(
                     f,

@@ -1,5 +1,16 @@
 //! What a strategy is, what it may see, and which ones exist.
 
+mod donchian_breakout;
+mod mean_reversion_z_score;
+mod params;
+mod registry;
+mod rsi_reversion;
+mod rule_strategy;
+mod sma_cross;
+#[cfg(test)]
+mod text;
+
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -10,6 +21,14 @@ use crate::indicators::ColumnKey;
 use crate::rules::RuleSet;
 use crate::units::{Direction, EpochNs, PriceSide, Timeframe};
 
+pub use crate::indicators::Visibility;
+pub use donchian_breakout::DonchianBreakout;
+pub use mean_reversion_z_score::MeanReversionZScore;
+pub use params::{ParamValues, check_constraints, check_kind, check_value};
+pub use registry::{families, find};
+pub use rsi_reversion::RsiReversion;
+pub use sma_cross::SmaCross;
+
 /// Semantics of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Variant {
@@ -17,15 +36,6 @@ pub enum Variant {
     V2,
     /// Reproduces the V1 reference for regression.
     V1Parity,
-}
-
-/// When higher-timeframe bars become visible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Visibility {
-    /// Rule C: bars that ended at or before the close of the primary bar.
-    Close,
-    /// Rule O: bars that ended at or before the open of the primary bar.
-    Open,
 }
 
 /// What a strategy is built for, beside its parameters.
@@ -68,7 +78,9 @@ pub enum ParamKind {
     Bool,
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// A timeframe name or one of these words.
+    /// Any text.
+    Text,
+    /// A timeframe name or one of these words, in any letter case; empty text means `NONE` where that is allowed.
     Timeframe(&'static [&'static str]),
     /// List of whole numbers in `min ..= max`.
     IntList {
@@ -140,8 +152,21 @@ pub trait Family: Send + Sync {
     fn version(&self) -> &'static str;
     /// One line for people.
     fn summary(&self) -> &'static str;
-    /// Declared parameters.
+    /// Declared parameters, with the ranges and defaults of variant `v2`.
     fn parameters(&self) -> &'static [ParamSpec];
+    /// Declared parameters with the ranges and defaults of one run (variant, primary timeframe): what
+    /// [`Family::build`] checks against.
+    fn parameters_in(&self, _context: &BuildContext) -> Cow<'static, [ParamSpec]> {
+        Cow::Borrowed(self.parameters())
+    }
+    /// Checks one value as an axis of a grid names it: declared or patterned key, type, range. Relations between
+    /// parameters are left to [`Family::constraints`].
+    ///
+    /// # Errors
+    /// The violation, its path being `key`.
+    fn check_parameter(&self, key: &str, value: &Value, context: &BuildContext) -> Result<(), Violation> {
+        params::check_parameter(&self.parameters_in(context), self.dynamic_parameter(key), key, value)
+    }
     /// Type and range of a key that is not declared by name but follows a pattern (flat scenario-6 keys).
     fn dynamic_parameter(&self, _key: &str) -> Option<ParamKind> {
         None
@@ -184,6 +209,11 @@ pub trait Strategy: Send + Sync + fmt::Debug {
     /// Columns it reads, sorted, without repetitions.
     fn columns(&self) -> Vec<ColumnKey> {
         self.rules().map(RuleSet::columns).unwrap_or_default()
+    }
+    /// Further columns that only [`Strategy::signal_meta`] reads. They take no part in the warm-up check and are not
+    /// needed in a search; a missing one becomes null in the meta.
+    fn note_columns(&self) -> Vec<ColumnKey> {
+        Vec::new()
     }
     /// The strategy as rules; none: it implements [`Strategy::evaluate`].
     fn rules(&self) -> Option<&RuleSet>;
