@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod chunk;
+pub mod cli;
 pub mod diagnostic;
 pub mod document;
 pub mod expression;
