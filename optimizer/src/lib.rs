@@ -1,1 +1,17 @@
 //! Many backtests, judged.
+
+pub mod atomic;
+pub mod chunk;
+pub mod diagnostic;
+pub mod document;
+pub mod expression;
+pub mod fingerprint;
+pub mod grid;
+pub mod leaderboard;
+pub mod objective;
+pub mod plan;
+pub mod resume;
+pub mod row;
+pub mod run_folder;
+pub mod search;
+pub mod space;

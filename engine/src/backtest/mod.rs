@@ -1,1 +1,11 @@
-//! In progress.
+//! One backtest from configuration to result.
+
+mod blocks;
+pub mod config;
+mod fingerprint;
+mod reader;
+mod setup;
+pub mod walk;
+
+pub use config::{Parsed, RunConfig, RunMode};
+pub use setup::{AccountTerms, Environment, Market, Outcome, Prepared};

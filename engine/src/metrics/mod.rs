@@ -1,5 +1,11 @@
 //! From trades and equity to numbers a trader compares.
 
 mod catalogue;
+mod drawdown;
+mod ratios;
+mod summary;
 
 pub use catalogue::{CATALOGUE, METRIC_COUNT, Metric, MetricDef, MetricValues, Unit, round_half_away};
+pub use drawdown::Drawdown;
+pub use ratios::{DailyReturns, Moments, calmar};
+pub use summary::{Counters, EquityStats, Summary, first_not_finite, summarise};

@@ -1,1 +1,98 @@
-//! In progress.
+//! Positions, closed trades and the money they move.
+
+use crate::execution::ExitReason;
+use crate::strategy::Position;
+use crate::units::{Direction, EpochNs};
+
+/// A closed round trip. Prices in quote currency, money in account currency, times are bar-open times.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trade {
+    /// Number of the position within the run, from 1.
+    pub position_id: u64,
+    /// Side.
+    pub direction: Direction,
+    /// Scenario number, 0 = none.
+    pub scenario_id: u8,
+    /// Rule that opened it; 0 for strategies that are not rules.
+    pub rule: u16,
+    /// Bar of the entry fill.
+    pub entry_bar: usize,
+    /// Bar of the exit fill.
+    pub exit_bar: usize,
+    /// Open time of the entry bar.
+    pub entry_time_ns: EpochNs,
+    /// Open time of the exit bar.
+    pub exit_time_ns: EpochNs,
+    /// Fill price of the entry.
+    pub entry_price: f64,
+    /// Fill price of the exit.
+    pub exit_price: f64,
+    /// Stop at entry.
+    pub initial_stop_loss: Option<f64>,
+    /// Stop at exit.
+    pub stop_loss: Option<f64>,
+    /// Target at exit.
+    pub take_profit: Option<f64>,
+    /// Volume.
+    pub lots: f64,
+    /// Before fees.
+    pub result: f64,
+    /// Fee of the entry.
+    pub entry_fee: f64,
+    /// Fee of the exit.
+    pub exit_fee: f64,
+    /// Price move over initial stop distance; none without a stop.
+    pub r_multiple: Option<f64>,
+    /// Why it ended.
+    pub reason: ExitReason,
+}
+
+/// An open position with what closing it needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenPosition {
+    /// What strategies see of it.
+    pub position: Position,
+    /// Rule that opened it; 0 for strategies that are not rules.
+    pub rule: u16,
+    /// Fee booked at entry.
+    pub entry_fee: f64,
+}
+
+/// Cash of the account.
+///
+/// `balance = initial_balance + Σ result − Σ fees`, booked fill by fill in processing order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ledger {
+    balance: f64,
+    fees_total: f64,
+}
+
+impl Ledger {
+    /// An account with its initial balance.
+    pub fn new(initial_balance: f64) -> Self {
+        Self { balance: initial_balance, fees_total: 0.0 }
+    }
+
+    /// Cash now.
+    pub fn balance(&self) -> f64 {
+        self.balance
+    }
+
+    /// All fees booked, entries still open included.
+    pub fn fees_total(&self) -> f64 {
+        self.fees_total
+    }
+
+    /// Books the fee of an entry.
+    pub fn book_entry(&mut self, fee: f64) {
+        self.balance -= fee;
+        self.fees_total += fee;
+    }
+
+    /// Books the result and the fee of an exit.
+    pub fn book_exit(&mut self, result: f64, fee: f64) {
+        self.balance += result;
+        self.balance -= fee;
+        self.fees_total += fee;
+    }
+}

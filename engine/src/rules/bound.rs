@@ -1,19 +1,12 @@
 //! Rules tied to the columns of one data set, ready to be asked bar by bar.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::indicators::ColumnKey;
-use crate::rules::{Comparison, Condition, Expr, LateGuard, Operand, Rule, RuleSet};
+use crate::rules::{Comparison, Condition, Expr, GuardCache, GuardEvaluator, LateGuard, Operand, Rule, RuleSet};
 use crate::strategy::ColumnView;
-use crate::units::{Direction, round_decimal};
-
-/// Answers late guards at a bar.
-pub trait Guards {
-    /// True if `guard` lets an entry in `direction` pass at bar `i`.
-    ///
-    /// # Errors
-    /// Whatever keeps the guard from being evaluated.
-    fn holds(&self, guard: &LateGuard, direction: Direction, i: usize) -> Result<bool>;
-}
+use crate::units::round_decimal;
 
 /// What the first rule that holds at a bar asks for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,6 +30,7 @@ pub struct BoundRules<'a> {
 struct BoundRule<'a> {
     rule: &'a Rule,
     when: Vec<BoundExpr<'a>>,
+    guards: Vec<GuardEvaluator>,
     stop: Option<BoundOperand<'a>>,
     target: Option<BoundOperand<'a>>,
     exit: Option<BoundExpr<'a>>,
@@ -60,20 +54,17 @@ enum BoundExpr<'a> {
 }
 
 impl<'a> BoundRules<'a> {
-    /// Ties `rules` to `columns`.
+    /// Ties `rules` to `columns`; late guards come from `guards`.
     ///
     /// # Errors
-    /// [`Error::IndicatorNotAvailable`] for a column that `columns` does not hold.
-    pub fn bind(rules: &'a RuleSet, columns: &'a dyn ColumnView) -> Result<Self> {
-        let bound = rules.rules.iter().map(|rule| bind_rule(rule, columns)).collect::<Result<_>>()?;
+    /// [`Error::IndicatorNotAvailable`] for a column that `columns` does not hold, or a late guard without `guards`.
+    pub fn bind(rules: &'a RuleSet, columns: &'a dyn ColumnView, guards: Option<&GuardCache>) -> Result<Self> {
+        let bound = rules.rules.iter().map(|rule| bind_rule(rule, columns, guards)).collect::<Result<_>>()?;
         Ok(Self { rules: bound, level_decimals: rules.level_decimals })
     }
 
     /// The first rule whose conditions and late guards hold at bar `i` and whose levels are defined there.
-    ///
-    /// # Errors
-    /// Those of `guards`.
-    pub fn first(&self, i: usize, guards: &dyn Guards) -> Result<Option<Hit>> {
+    pub fn first(&self, i: usize) -> Option<Hit> {
         for (index, bound) in self.rules.iter().enumerate() {
             if !bound.when.iter().all(|expr| expr.holds(i)) {
                 continue;
@@ -83,11 +74,11 @@ impl<'a> BoundRules<'a> {
             if stop.is_some_and(f64::is_nan) || target.is_some_and(f64::is_nan) {
                 continue;
             }
-            if guards_hold(bound.rule, i, guards)? {
-                return Ok(Some(Hit { rule: index, stop: self.level(stop), target: self.level(target) }));
+            if bound.guards.iter().all(|guard| guard.holds(i)) {
+                return Some(Hit { rule: index, stop: self.level(stop), target: self.level(target) });
             }
         }
-        Ok(None)
+        None
     }
 
     /// The exit condition of `rule` holds at bar `i`.
@@ -108,17 +99,15 @@ impl<'a> BoundRules<'a> {
     }
 }
 
-fn guards_hold(rule: &Rule, i: usize, guards: &dyn Guards) -> Result<bool> {
-    for guard in &rule.guards {
-        if !guards.holds(guard, rule.direction, i)? {
-            return Ok(false);
+fn bind_rule<'a>(rule: &'a Rule, columns: &'a dyn ColumnView, guards: Option<&GuardCache>) -> Result<BoundRule<'a>> {
+    let evaluator = |guard: &LateGuard| match guards {
+        Some(cache) => cache.evaluator(guard),
+        None => {
+            Err(Error::StrategyFailure { bar: 0, reason: "a late guard has nothing to be evaluated with".to_owned() })
         }
-    }
-    Ok(true)
-}
-
-fn bind_rule<'a>(rule: &'a Rule, columns: &'a dyn ColumnView) -> Result<BoundRule<'a>> {
+    };
     Ok(BoundRule {
+        guards: rule.guards.iter().map(evaluator).collect::<Result<_>>()?,
         rule,
         when: rule.when.iter().map(|expr| bind_expr(expr, columns)).collect::<Result<_>>()?,
         stop: rule.stop.as_ref().map(|operand| bind_operand(operand, columns)).transpose()?,
@@ -194,6 +183,23 @@ impl BoundExpr<'_> {
     }
 }
 
+/// The condition of `rules` that holds on the fewest of `bars`, with that number; none without a condition. Ties go to
+/// the first.
+///
+/// # Errors
+/// As [`BoundRules::bind`].
+pub fn narrowest(rules: &RuleSet, columns: &dyn ColumnView, bars: Range<usize>) -> Result<Option<String>> {
+    let mut best: Option<(usize, &Expr)> = None;
+    for expr in rules.rules.iter().flat_map(|rule| &rule.when) {
+        let bound = bind_expr(expr, columns)?;
+        let count = bars.clone().filter(|i| bound.holds(*i)).count();
+        if best.is_none_or(|(fewest, _)| count < fewest) {
+            best = Some((count, expr));
+        }
+    }
+    Ok(best.map(|(count, expr)| format!("{expr} holds on {count} of {} bars", bars.len())))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -201,21 +207,13 @@ mod tests {
     use super::*;
     use crate::indicators::Series;
     use crate::rules::ExitRule;
-    use crate::units::Timeframe;
+    use crate::units::{Direction, Timeframe};
 
     struct Table(BTreeMap<ColumnKey, Vec<f64>>);
 
     impl ColumnView for Table {
         fn column(&self, key: &ColumnKey) -> Option<&[f64]> {
             self.0.get(key).map(Vec::as_slice)
-        }
-    }
-
-    struct AllPass;
-
-    impl Guards for AllPass {
-        fn holds(&self, _: &LateGuard, _: Direction, _: usize) -> Result<bool> {
-            Ok(true)
         }
     }
 
@@ -253,10 +251,10 @@ mod tests {
             ))],
             Operand::offset(close(), -0.5),
         );
-        let bound = BoundRules::bind(&rules, &table).unwrap();
-        assert_eq!(bound.first(0, &AllPass).unwrap(), None);
-        assert_eq!(bound.first(1, &AllPass).unwrap().unwrap().stop, Some(0.5));
-        assert_eq!(bound.first(2, &AllPass).unwrap().unwrap().stop, Some(1.8), "1.75 ties to even");
+        let bound = BoundRules::bind(&rules, &table, None).unwrap();
+        assert_eq!(bound.first(0), None);
+        assert_eq!(bound.first(1).unwrap().stop, Some(0.5));
+        assert_eq!(bound.first(2).unwrap().stop, Some(1.8), "1.75 ties to even");
     }
 
     #[test]
@@ -264,13 +262,13 @@ mod tests {
         let table = Table(BTreeMap::from([(close(), vec![f64::NEG_INFINITY])]));
         let z = Condition::finite(Operand::Column(close()), Comparison::LessOrEqual, Operand::constant(-1.0));
         let rules = rule(vec![Expr::Is(z)], Operand::constant(1.0));
-        assert_eq!(BoundRules::bind(&rules, &table).unwrap().first(0, &AllPass).unwrap(), None);
+        assert_eq!(BoundRules::bind(&rules, &table, None).unwrap().first(0), None);
     }
 
     #[test]
     fn an_undeclared_column_is_named() {
         let rules = rule(vec![], Operand::Column(close()));
-        let error = BoundRules::bind(&rules, &Table(BTreeMap::new())).unwrap_err();
+        let error = BoundRules::bind(&rules, &Table(BTreeMap::new()), None).unwrap_err();
         assert!(error.to_string().contains("close@M5:bid"), "{error}");
     }
 }

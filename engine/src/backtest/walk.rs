@@ -1,0 +1,513 @@
+//! The bar-by-bar backtest: the definition every faster way must equal.
+//!
+//! One tradable bar, in this order: stop and target changes scheduled earlier take effect; gates; strategy (once, if
+//! every gate is open); fill of its market order; stop and target of open positions; trade management; equity.
+//! Source: execution specification §2. Nothing is allocated per bar.
+
+use std::ops::Range;
+
+use crate::data::{Bars, MarketData};
+use crate::error::{Error, Result};
+use crate::execution::{DrawTable, ExitReason, Terms, level_exit, r_multiple};
+use crate::metrics::{Counters, Drawdown, EquityStats};
+use crate::portfolio::{Ledger, OpenPosition, Trade};
+use crate::rules::{BitMask, BoundRules, GuardCache, Hit};
+use crate::strategy::{ColumnView, DataSlice, OrderType, Position, PositionAction, Strategy, TradeSignal, Variant};
+use crate::units::{Direction, EpochNs};
+
+/// Numbers of one run that do not change from bar to bar.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Prices, sizes and costs.
+    pub terms: Terms,
+    /// Money at the start.
+    pub initial_balance: f64,
+    /// Open positions allowed at once.
+    pub max_positions: usize,
+    /// Bars after a signal without another.
+    pub cooldown_bars: i64,
+    /// Nanoseconds after a signal without another.
+    pub cooldown_ns: i64,
+    /// Nanoseconds after an exit without a signal.
+    pub cooldown_after_exit_ns: i64,
+    /// The holding-time rule.
+    pub holding: Option<HoldingRule>,
+    /// Tradable bars.
+    pub bars: Range<usize>,
+    /// What is open on the last bar is closed there (a trade window); otherwise it stays open.
+    pub close_at_end: bool,
+}
+
+/// Closes positions held for `limit_ns` or longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldingRule {
+    /// Limit, measured between bar-open times, > 0.
+    pub limit_ns: i64,
+    /// Scenarios it applies to; empty: all.
+    pub only_scenarios: Vec<u8>,
+}
+
+/// Everything a run reads.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// Bars.
+    pub market: &'a MarketData,
+    /// Strategy with fixed parameters.
+    pub strategy: &'a dyn Strategy,
+    /// Its columns.
+    pub columns: &'a dyn ColumnView,
+    /// Its late guards; none for a strategy without.
+    pub guards: Option<&'a GuardCache>,
+    /// Bars on which sessions and news let entries pass; none: all.
+    pub gates: Option<&'a BitMask>,
+    /// Random part of slippage.
+    pub draws: &'a DrawTable,
+}
+
+/// Watches a run; artefacts are written by one, a search by none. May not influence anything.
+pub trait Observer {
+    /// A position was opened at the close of bar `slice.index()`.
+    fn entered(&mut self, _position: &Position, _origin: &Origin<'_>, _slice: &DataSlice<'_>) {}
+    /// The equity point of a bar.
+    fn equity(&mut self, _point: EquityPoint) {}
+}
+
+/// Watches nothing.
+pub struct Nobody;
+
+impl Observer for Nobody {}
+
+/// Who asked for an entry.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin<'a> {
+    /// The rule of this index.
+    Rule(usize),
+    /// The strategy's `evaluate`.
+    Signal(&'a TradeSignal),
+}
+
+/// One row of the equity curve.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EquityPoint {
+    /// Open time of the bar.
+    pub time_ns: EpochNs,
+    /// Balance plus open profit.
+    pub equity: f64,
+    /// Cash.
+    pub balance: f64,
+    /// Fall from the running peak, share of the peak, at most 1.
+    pub drawdown: f64,
+    /// Running peak.
+    pub high_water: f64,
+}
+
+/// What a run leaves behind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Walked {
+    /// Closed trades in booking order.
+    pub trades: Vec<Trade>,
+    /// Equity, followed.
+    pub equity: EquityStats,
+    /// Counts.
+    pub counters: Counters,
+    /// Final cash and fees.
+    pub ledger: Ledger,
+}
+
+/// Runs `plan` over `inputs`, bar by bar. `trades` is cleared and used as storage.
+///
+/// # Errors
+/// [`Error::InvalidSignal`], [`Error::PositionLimitExceeded`], [`Error::Consistency`], and whatever the strategy or a
+/// guard returns.
+pub fn walk(inputs: Inputs<'_>, plan: &Plan, trades: Vec<Trade>, observer: &mut impl Observer) -> Result<Walked> {
+    let rules =
+        inputs.strategy.rules().map(|rules| BoundRules::bind(rules, inputs.columns, inputs.guards)).transpose()?;
+    let mut book = Book::new(inputs, plan, trades);
+    for i in plan.bars.clone() {
+        book.apply_scheduled_changes();
+        if book.gates_open(i) {
+            book.ask(rules.as_ref(), i, observer)?;
+        }
+        book.exit_at_levels(i);
+        book.manage(rules.as_ref(), i)?;
+        if plan.close_at_end && i + 1 == plan.bars.end {
+            book.close_all(i, ExitReason::WindowEnd);
+        }
+        book.mark(i, observer);
+    }
+    book.finish()
+}
+
+/// State of a run.
+struct Book<'a> {
+    inputs: Inputs<'a>,
+    bars: &'a Bars,
+    plan: &'a Plan,
+    ledger: Ledger,
+    open: Vec<OpenSlot>,
+    trades: Vec<Trade>,
+    equity: EquityStats,
+    counters: Counters,
+    next_id: u64,
+    last_signal: Option<usize>,
+    last_exit: Option<usize>,
+}
+
+struct OpenSlot {
+    held: OpenPosition,
+    next_stop: Option<f64>,
+    next_target: Option<f64>,
+}
+
+struct Intent<'s> {
+    direction: Direction,
+    requested: f64,
+    stop: Option<f64>,
+    target: Option<f64>,
+    lots: Option<f64>,
+    scenario_id: u8,
+    rule: u16,
+    origin: Origin<'s>,
+}
+
+impl<'a> Book<'a> {
+    fn new(inputs: Inputs<'a>, plan: &'a Plan, mut trades: Vec<Trade>) -> Self {
+        trades.clear();
+        Self {
+            inputs,
+            bars: &inputs.market.bars,
+            plan,
+            ledger: Ledger::new(plan.initial_balance),
+            open: Vec::with_capacity(plan.max_positions.min(64)),
+            trades,
+            equity: EquityStats::new(plan.initial_balance),
+            counters: Counters { bars: plan.bars.len() as u64, ..Counters::default() },
+            next_id: 1,
+            last_signal: None,
+            last_exit: None,
+        }
+    }
+
+    fn slice(&self, i: usize) -> DataSlice<'a> {
+        DataSlice::new(self.inputs.market, i, self.inputs.columns)
+    }
+
+    /// A stop is taken only if it tightens; a target is free.
+    fn apply_scheduled_changes(&mut self) {
+        for slot in &mut self.open {
+            let position = &mut slot.held.position;
+            if let Some(stop) = slot.next_stop.take() {
+                let tightens = position.stop_loss.is_none_or(|old| match position.direction {
+                    Direction::Long => stop > old,
+                    Direction::Short => stop < old,
+                });
+                if tightens {
+                    position.stop_loss = Some(stop);
+                }
+            }
+            if let Some(target) = slot.next_target.take() {
+                position.take_profit = Some(target);
+            }
+        }
+    }
+
+    /// Slot, session, news and cooldowns. Cooldowns compare bars of one timeframe, so open times serve for closes.
+    fn gates_open(&self, i: usize) -> bool {
+        if self.open.len() >= self.plan.max_positions || self.inputs.gates.is_some_and(|mask| !mask.get(i)) {
+            return false;
+        }
+        let elapsed = |from: usize| self.bars.open_time[i] - self.bars.open_time[from];
+        let after_signal = self
+            .last_signal
+            .is_none_or(|last| (i - last) as i64 >= self.plan.cooldown_bars && elapsed(last) >= self.plan.cooldown_ns);
+        let after_exit = self.last_exit.is_none_or(|last| elapsed(last) >= self.plan.cooldown_after_exit_ns);
+        after_signal && after_exit
+    }
+
+    fn ask(&mut self, rules: Option<&BoundRules<'_>>, i: usize, observer: &mut impl Observer) -> Result<()> {
+        match rules {
+            Some(rules) => match rules.first(i) {
+                Some(hit) => self.take(i, &self.intent_of_rule(rules, hit, i), observer),
+                None => Ok(()),
+            },
+            None => match self.inputs.strategy.evaluate(&self.slice(i))? {
+                Some(signal) => self.take(i, &self.intent_of_signal(&signal, i)?, observer),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn intent_of_rule(&self, rules: &BoundRules<'_>, hit: Hit, i: usize) -> Intent<'static> {
+        let rule = rules.rule(hit.rule);
+        Intent {
+            direction: rule.direction,
+            requested: match rule.direction {
+                Direction::Long => self.bars.ask.close[i],
+                Direction::Short => self.bars.bid.close[i],
+            },
+            stop: hit.stop,
+            target: hit.target,
+            lots: rule.lots.map(|lots| lots.get()),
+            scenario_id: rule.scenario_id,
+            rule: hit.rule as u16,
+            origin: Origin::Rule(hit.rule),
+        }
+    }
+
+    fn intent_of_signal<'s>(&self, signal: &'s TradeSignal, i: usize) -> Result<Intent<'s>> {
+        if signal.order_type != OrderType::Market {
+            return Err(self.invalid(i, "order_type", signal.order_type.as_str(), "`market`"));
+        }
+        Ok(Intent {
+            direction: signal.direction,
+            requested: signal.entry_price,
+            stop: signal.stop_loss,
+            target: signal.take_profit,
+            lots: signal.lots,
+            scenario_id: signal.scenario_id,
+            rule: 0,
+            origin: Origin::Signal(signal),
+        })
+    }
+
+    fn invalid(&self, i: usize, field: &'static str, found: impl ToString, rule: &'static str) -> Error {
+        let (found, timestamp_ns) = (found.to_string(), self.bars.open_time[i]);
+        Error::InvalidSignal { bar: i, timestamp_ns, field, found, rule }
+    }
+
+    fn check(&self, i: usize, intent: &Intent<'_>) -> Result<()> {
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        if !positive(intent.requested) {
+            return Err(self.invalid(i, "entry_price", intent.requested, "finite and > 0"));
+        }
+        match (intent.stop, intent.lots) {
+            (Some(stop), _) if !positive(stop) => {
+                return Err(self.invalid(i, "stop_loss", stop, "finite and > 0"));
+            }
+            (None, None) => return Err(self.invalid(i, "stop_loss", "none", "given, or the size explicit")),
+            (None, Some(_)) if self.plan.terms.variant == Variant::V1Parity => {
+                return Err(self.invalid(i, "stop_loss", "none", "given: v1_parity knows no position without a stop"));
+            }
+            _ => {}
+        }
+        if let Some(target) = intent.target.filter(|target| !target.is_finite()) {
+            return Err(self.invalid(i, "take_profit", target, "finite"));
+        }
+        match intent.lots.filter(|lots| !positive(*lots)) {
+            Some(lots) => Err(self.invalid(i, "lots", lots, "finite and > 0")),
+            None => Ok(()),
+        }
+    }
+
+    /// A signal counts, and starts the cooldowns, whether or not its order is refused.
+    fn take(&mut self, i: usize, intent: &Intent<'_>, observer: &mut impl Observer) -> Result<()> {
+        self.check(i, intent)?;
+        self.counters.signals += 1;
+        self.last_signal = Some(i);
+        let entry = self.plan.terms.enter(
+            intent.direction,
+            intent.requested,
+            intent.stop,
+            intent.lots,
+            self.counters.fills,
+            self.inputs.draws,
+        );
+        let Ok(entry) = entry else {
+            self.counters.orders_rejected += 1;
+            return Ok(());
+        };
+        self.counters.fills += 1;
+        self.ledger.book_entry(entry.fee);
+        let position = Position {
+            id: self.next_id,
+            direction: intent.direction,
+            entry_bar: i,
+            entry_time_ns: self.bars.open_time[i],
+            entry_price: entry.price,
+            lots: entry.lots,
+            stop_loss: intent.stop,
+            initial_stop_loss: intent.stop,
+            take_profit: intent.target,
+            scenario_id: intent.scenario_id,
+        };
+        self.next_id += 1;
+        observer.entered(&position, &intent.origin, &self.slice(i));
+        let held = OpenPosition { position, rule: intent.rule, entry_fee: entry.fee };
+        self.open.push(OpenSlot { held, next_stop: None, next_target: None });
+        if self.open.len() > self.plan.max_positions {
+            return Err(Error::PositionLimitExceeded { limit: self.plan.max_positions, open: self.open.len() });
+        }
+        Ok(())
+    }
+
+    /// Stop and target of positions opened on an earlier bar, in ascending id.
+    fn exit_at_levels(&mut self, i: usize) {
+        let mut exposed = false;
+        let mut slot = 0;
+        while slot < self.open.len() {
+            let position = &self.open[slot].held.position;
+            if position.entry_bar == i {
+                slot += 1;
+                continue;
+            }
+            exposed = true;
+            let terms = &self.plan.terms;
+            let hit = level_exit(
+                self.bars,
+                i,
+                position.direction,
+                position.stop_loss,
+                position.take_profit,
+                terms.buffer,
+                terms.variant,
+            );
+            match hit {
+                Some(exit) => self.close(slot, i, exit.reason, exit.base_price),
+                None => slot += 1,
+            }
+        }
+        self.counters.exposed_bars += u64::from(exposed);
+    }
+
+    /// Rules that close or change what is still open; one action per position, the lowest priority number wins, a
+    /// close beats a change.
+    fn manage(&mut self, rules: Option<&BoundRules<'_>>, i: usize) -> Result<()> {
+        let mut slot = 0;
+        while slot < self.open.len() {
+            match self.action(slot, rules, i)? {
+                Managed::Keep => slot += 1,
+                Managed::Close(reason) => self.close_at_market(slot, i, reason),
+                Managed::Change(action) => {
+                    match action {
+                        PositionAction::ModifyStop(stop) => self.open[slot].next_stop = Some(stop),
+                        PositionAction::ModifyTarget(target) => self.open[slot].next_target = Some(target),
+                        PositionAction::Hold | PositionAction::Close => {}
+                    }
+                    slot += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn action(&self, slot: usize, rules: Option<&BoundRules<'_>>, i: usize) -> Result<Managed> {
+        let OpenPosition { position, rule, .. } = &self.open[slot].held;
+        if let Some(holding) = &self.plan.holding
+            && self.bars.open_time[i] - position.entry_time_ns >= holding.limit_ns
+            && (holding.only_scenarios.is_empty() || holding.only_scenarios.contains(&position.scenario_id))
+        {
+            return Ok(Managed::Close(ExitReason::Timeout));
+        }
+        if let Some(rules) = rules
+            && i > position.entry_bar
+        {
+            let rule = usize::from(*rule);
+            // Condition before limit: on the bar where both close, the trade is told by what the market did.
+            if rules.exits(rule, i) {
+                return Ok(Managed::Close(ExitReason::Signal));
+            }
+            let limit = rules.rule(rule).exit.hold_bars;
+            if limit.is_some_and(|bars| i - position.entry_bar >= bars as usize) {
+                return Ok(Managed::Close(ExitReason::Timeout));
+            }
+        }
+        if !self.inputs.strategy.manages_positions() {
+            return Ok(Managed::Keep);
+        }
+        Ok(match self.inputs.strategy.manage_position(position, &self.slice(i))? {
+            PositionAction::Hold => Managed::Keep,
+            PositionAction::Close => Managed::Close(ExitReason::Manual),
+            change => Managed::Change(change),
+        })
+    }
+
+    fn close_all(&mut self, i: usize, reason: ExitReason) {
+        while !self.open.is_empty() {
+            self.close_at_market(0, i, reason);
+        }
+    }
+
+    fn close_at_market(&mut self, slot: usize, i: usize, reason: ExitReason) {
+        let base = match self.open[slot].held.position.direction {
+            Direction::Long => self.bars.bid.close[i],
+            Direction::Short => self.bars.ask.close[i],
+        };
+        self.close(slot, i, reason, base);
+    }
+
+    fn close(&mut self, slot: usize, i: usize, reason: ExitReason, base: f64) {
+        let OpenPosition { position, rule, entry_fee } = self.open.remove(slot).held;
+        let terms = &self.plan.terms;
+        let exit_price = terms.exit_price(position.direction, reason, base, self.counters.fills, self.inputs.draws);
+        self.counters.fills += 1;
+        let r = r_multiple(position.direction, position.entry_price, exit_price, position.initial_stop_loss);
+        let result = terms.result(position.direction, position.entry_price, exit_price, position.lots, r);
+        let exit_fee = terms.exit_fee(reason, exit_price, position.lots);
+        self.ledger.book_exit(result, exit_fee);
+        self.last_exit = Some(i);
+        self.trades.push(Trade {
+            position_id: position.id,
+            direction: position.direction,
+            scenario_id: position.scenario_id,
+            rule,
+            entry_bar: position.entry_bar,
+            exit_bar: i,
+            entry_time_ns: position.entry_time_ns,
+            exit_time_ns: self.bars.open_time[i],
+            entry_price: position.entry_price,
+            exit_price,
+            initial_stop_loss: position.initial_stop_loss,
+            stop_loss: position.stop_loss,
+            take_profit: position.take_profit,
+            lots: position.lots,
+            result,
+            entry_fee,
+            exit_fee,
+            r_multiple: r,
+            reason,
+        });
+    }
+
+    fn unrealised(&self, i: usize) -> f64 {
+        if self.open.is_empty() || self.plan.terms.variant == Variant::V1Parity {
+            return 0.0;
+        }
+        let mid = (self.bars.bid.close[i] + self.bars.ask.close[i]) / 2.0;
+        let gain = |slot: &OpenSlot| {
+            let position = &slot.held.position;
+            self.plan.terms.gain(position.direction, position.entry_price, mid, position.lots)
+        };
+        self.open.iter().map(gain).sum()
+    }
+
+    fn mark(&mut self, i: usize, observer: &mut impl Observer) {
+        let (time_ns, balance) = (self.bars.open_time[i], self.ledger.balance());
+        let equity = balance + self.unrealised(i);
+        self.equity.push(time_ns, equity);
+        let drawdown: &Drawdown = self.equity.drawdown();
+        observer.equity(EquityPoint {
+            time_ns,
+            equity,
+            balance,
+            drawdown: drawdown.current(equity),
+            high_water: drawdown.high_water(),
+        });
+    }
+
+    fn finish(mut self) -> Result<Walked> {
+        self.counters.open_positions_at_end = self.open.len() as u64;
+        let last = self.plan.bars.end.saturating_sub(1);
+        let expected = self.ledger.balance() + if self.plan.bars.is_empty() { 0.0 } else { self.unrealised(last) };
+        let difference = (self.equity.last_equity() - expected).abs();
+        if difference.is_nan() || difference > 1e-8 {
+            return Err(Error::Consistency { difference });
+        }
+        Ok(Walked { trades: self.trades, equity: self.equity, counters: self.counters, ledger: self.ledger })
+    }
+}
+
+enum Managed {
+    Keep,
+    Close(ExitReason),
+    Change(PositionAction),
+}

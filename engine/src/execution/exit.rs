@@ -1,0 +1,87 @@
+//! Where a position leaves: hit tests and exit prices of one bar.
+
+use crate::data::Bars;
+use crate::strategy::Variant;
+use crate::units::Direction;
+
+/// Why a trade ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExitReason {
+    /// Target reached.
+    TakeProfit,
+    /// Stop reached.
+    StopLoss,
+    /// Limit of time or bars.
+    Timeout,
+    /// Closed by the strategy's `manage_position`.
+    Manual,
+    /// Exit condition of the rule.
+    Signal,
+    /// Open on the last bar of a trade window.
+    WindowEnd,
+}
+
+impl ExitReason {
+    /// Text of the artefacts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TakeProfit => "take_profit",
+            Self::StopLoss => "stop_loss",
+            Self::Timeout => "timeout",
+            Self::Manual => "manual",
+            Self::Signal => "signal",
+            Self::WindowEnd => "window_end",
+        }
+    }
+}
+
+/// A level that was reached, and the price before slippage.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LevelExit {
+    /// Stop or target.
+    pub reason: ExitReason,
+    /// Price before slippage.
+    pub base_price: f64,
+}
+
+/// Tests stop and target of a market position on bar `i`, a bar after its entry bar.
+///
+/// Long positions leave on the bid: stop hit when `Bl ≤ S + buf`, target when `Bh ≥ T − buf`; shorts on the ask,
+/// mirrored. The stop wins a tie. `v2` leaves at the bar's open where that lies beyond the level; `v1_parity` at
+/// the level. Comparisons are made as written, without a tolerance: prices, levels and buffer share a decimal grid
+/// and ties are common. Source: execution specification §5.
+pub fn level_exit(
+    bars: &Bars,
+    i: usize,
+    direction: Direction,
+    stop: Option<f64>,
+    target: Option<f64>,
+    buffer: f64,
+    variant: Variant,
+) -> Option<LevelExit> {
+    let gap_aware = variant == Variant::V2;
+    match direction {
+        Direction::Long => {
+            let (open, high, low) = (bars.bid.open[i], bars.bid.high[i], bars.bid.low[i]);
+            if let Some(s) = stop.filter(|s| low <= s + buffer) {
+                return Some(at(ExitReason::StopLoss, if gap_aware { s.min(open) } else { s }));
+            }
+            target
+                .filter(|t| high >= t - buffer)
+                .map(|t| at(ExitReason::TakeProfit, if gap_aware { t.max(open) } else { t }))
+        }
+        Direction::Short => {
+            let (open, high, low) = (bars.ask.open[i], bars.ask.high[i], bars.ask.low[i]);
+            if let Some(s) = stop.filter(|s| high >= s - buffer) {
+                return Some(at(ExitReason::StopLoss, if gap_aware { s.max(open) } else { s }));
+            }
+            target
+                .filter(|t| low <= t + buffer)
+                .map(|t| at(ExitReason::TakeProfit, if gap_aware { t.min(open) } else { t }))
+        }
+    }
+}
+
+fn at(reason: ExitReason, base_price: f64) -> LevelExit {
+    LevelExit { reason, base_price }
+}

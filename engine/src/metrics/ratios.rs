@@ -1,0 +1,164 @@
+//! Sharpe, Sortino and Calmar ratios in one pass, without memory.
+
+use crate::units::{DAY_NS, EpochNs};
+
+/// Sample moments around a fixed offset `c`: `a = Σ(x−c)`, `b = Σ(x−c)²`, and `Σ min(x,0)²`, summed in order.
+///
+/// `μ = c + a/m`, `σ² = (b − a²/m)/(m−1)`, taken as 0 when `b − a²/m ≤ 1e−12·b`. Safe because neither mean is large
+/// against its deviation. Source: metrics specification §4.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Moments {
+    offset: f64,
+    count: u64,
+    a: f64,
+    b: f64,
+    downside: f64,
+}
+
+impl Moments {
+    /// Empty, with offset `c` (0 for daily returns, the first value for trade results).
+    pub fn new(offset: f64) -> Self {
+        Self { offset, count: 0, a: 0.0, b: 0.0, downside: 0.0 }
+    }
+
+    /// Takes the next value.
+    pub fn push(&mut self, x: f64) {
+        let d = x - self.offset;
+        self.count += 1;
+        self.a += d;
+        self.b += d * d;
+        let loss = x.min(0.0);
+        self.downside += loss * loss;
+    }
+
+    /// Values taken.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// `f·μ/σ`; none if fewer than 2 values or σ = 0. Sharpe (1994), J. Portfolio Management 21(1), 49–58.
+    pub fn sharpe(&self, factor: f64) -> Option<f64> {
+        let m = self.count as f64;
+        let spread = self.b - self.a * self.a / m;
+        if self.count < 2 || spread <= 1e-12 * self.b {
+            return None;
+        }
+        Some(factor * self.mean() / (spread / (m - 1.0)).sqrt())
+    }
+
+    /// `f·μ/δ`, `δ² = Σ min(x,0)²/m` over all values; none if fewer than 2 values or δ = 0.
+    pub fn sortino(&self, factor: f64) -> Option<f64> {
+        if self.count < 2 || self.downside == 0.0 {
+            return None;
+        }
+        Some(factor * self.mean() / (self.downside / self.count as f64).sqrt())
+    }
+
+    fn mean(&self) -> f64 {
+        self.offset + self.a / self.count as f64
+    }
+}
+
+/// Returns from day end to day end: last equity of each UTC day that has rows; the first day yields none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DailyReturns {
+    day: Option<i64>,
+    last: f64,
+    previous_day_end: Option<f64>,
+    moments: Moments,
+}
+
+impl Default for DailyReturns {
+    fn default() -> Self {
+        Self { day: None, last: 0.0, previous_day_end: None, moments: Moments::new(0.0) }
+    }
+}
+
+impl DailyReturns {
+    /// Takes the equity of the next bar, stamped with its open time.
+    pub fn push(&mut self, time_ns: EpochNs, equity: f64) {
+        let day = time_ns.div_euclid(DAY_NS);
+        if self.day != Some(day) {
+            self.end_day();
+            self.day = Some(day);
+        }
+        self.last = equity;
+    }
+
+    /// Closes the last day and hands out the moments of all returns.
+    pub fn finish(mut self) -> Moments {
+        self.end_day();
+        self.moments
+    }
+
+    fn end_day(&mut self) {
+        if self.day.is_none() {
+            return;
+        }
+        if let Some(previous) = self.previous_day_end
+            && previous > 0.0
+        {
+            self.moments.push((self.last - previous) / previous);
+        }
+        self.previous_day_end = Some(self.last);
+    }
+}
+
+/// Annualised growth over the largest relative drawdown; none where the artefacts say 0: fewer than two bars, no
+/// drawdown, a first equity ≤ 0, no time span.
+///
+/// `g = (E_last − E_first)/E_first`, `y` years of 365.25 days; `(1+g)^{1/y} − 1` if `y ≥ 1` (−1 if `1+g ≤ 0`), else
+/// `g/y`. Source: metrics specification §5.
+pub fn calmar(first: (EpochNs, f64), last: (EpochNs, f64), bars: u64, max_drawdown: f64) -> Option<f64> {
+    const YEAR_NS: f64 = 365.25 * 86_400e9;
+    let years = (last.0 - first.0) as f64 / YEAR_NS;
+    if bars < 2 || max_drawdown == 0.0 || first.1 <= 0.0 || years <= 0.0 {
+        return None;
+    }
+    let growth = (last.1 - first.1) / first.1;
+    let annualised = if years < 1.0 {
+        growth / years
+    } else if 1.0 + growth <= 0.0 {
+        -1.0
+    } else {
+        libm::pow(1.0 + growth, 1.0 / years) - 1.0
+    };
+    Some(annualised / max_drawdown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// metrics-and-outputs §5, table.
+    #[test]
+    fn calmar_golden_table() {
+        let cases = [
+            (10_000., 10_100., 90., 0.02, 2.029167),
+            (10_000., 12_100., 730.5, 0.05, 2.0),
+            (10_000., 10_500., 365.25, 0.1, 0.5),
+            (10_000., 9_000., 365.25, 0.2, -0.5),
+        ];
+        for (first, last, days, drawdown, expected) in cases {
+            let end = (days * 86_400e9) as i64;
+            let ratio = calmar((0, first), (end, last), 2, drawdown).unwrap();
+            assert!((ratio - expected).abs() < 5e-7, "{ratio} against {expected}");
+        }
+        assert_eq!(calmar((0, 1.0), (1, 2.0), 2, 0.0), None);
+    }
+
+    #[test]
+    fn returns_before_1970_belong_to_their_own_day() {
+        let mut returns = DailyReturns::default();
+        returns.push(-1, 100.0);
+        returns.push(0, 110.0);
+        assert_eq!(returns.finish().count(), 1);
+    }
+
+    #[test]
+    fn values_without_variation_have_no_sharpe() {
+        let mut moments = Moments::new(0.1);
+        (0..50).for_each(|_| moments.push(0.1 + 0.2));
+        assert_eq!(moments.sharpe(1.0), None);
+    }
+}

@@ -1,0 +1,308 @@
+//! The metrics of one backtest, from its trades and its equity.
+
+use serde_json::{Map, Value, json};
+
+use crate::metrics::catalogue::{CATALOGUE, Metric, MetricValues, round_half_away};
+use crate::metrics::drawdown::Drawdown;
+use crate::metrics::ratios::{DailyReturns, calmar};
+use crate::portfolio::Trade;
+use crate::units::{DAY_NS, Direction, EpochNs};
+
+use super::ratios::Moments;
+
+const SQRT_252: f64 = 15.874_507_866_387_544;
+
+/// What the loop counts beside trades and equity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Signals returned, refused ones included.
+    pub signals: u64,
+    /// Orders refused by the stop guard or the smallest lot.
+    pub orders_rejected: u64,
+    /// Pending orders dropped because no slot was free.
+    pub orders_dropped_no_slot: u64,
+    /// Pending orders left at the end.
+    pub pending_orders_at_end: u64,
+    /// Positions open at the end.
+    pub open_positions_at_end: u64,
+    /// Executed fills.
+    pub fills: u64,
+    /// Tradable bars.
+    pub bars: u64,
+    /// Tradable bars on which a position of an earlier bar was open or closed.
+    pub exposed_bars: u64,
+}
+
+/// Follows equity bar by bar.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EquityStats {
+    drawdown: Drawdown,
+    daily: DailyReturns,
+    first: Option<(EpochNs, f64)>,
+    last: (EpochNs, f64),
+    bars: u64,
+}
+
+impl EquityStats {
+    /// Before the first bar.
+    pub fn new(initial_balance: f64) -> Self {
+        Self {
+            drawdown: Drawdown::new(initial_balance),
+            daily: DailyReturns::default(),
+            first: None,
+            last: (0, initial_balance),
+            bars: 0,
+        }
+    }
+
+    /// Takes the equity of the next bar.
+    pub fn push(&mut self, time_ns: EpochNs, equity: f64) {
+        self.drawdown.push(equity);
+        self.daily.push(time_ns, equity);
+        self.first.get_or_insert((time_ns, equity));
+        self.last = (time_ns, equity);
+        self.bars += 1;
+    }
+
+    /// Peak and falls so far.
+    pub fn drawdown(&self) -> &Drawdown {
+        &self.drawdown
+    }
+
+    /// Last equity.
+    pub fn last_equity(&self) -> f64 {
+        self.last.1
+    }
+}
+
+/// Metrics and what is needed to write them as an artefact.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Summary {
+    /// Values of the leaderboard: unrounded, undefined is none.
+    pub values: MetricValues,
+    daily_returns: u64,
+    trades: u64,
+}
+
+impl Summary {
+    /// Every key of `metrics.json` with its rounded value: a number, or `"n/a"` for a ratio of fewer than two samples.
+    pub fn artefact(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        for (metric, value) in self.values.iter().filter(|(metric, _)| metric.def().in_artefact) {
+            let def = metric.def();
+            let samples = match metric {
+                Metric::SharpeTradeR | Metric::SortinoTradeR => self.trades,
+                _ => self.daily_returns,
+            };
+            let json = match value {
+                None if def.text_when_undefined && samples < 2 => Value::from("n/a"),
+                None if def.unit.is_integer() => Value::from(0),
+                None => Value::from(0.0),
+                Some(x) if def.unit.is_integer() => Value::from(x as i64),
+                Some(x) => Value::from(round_half_away(x, def.unit.decimals())),
+            };
+            map.insert(def.key.to_owned(), json);
+        }
+        map
+    }
+
+    /// `definitions` of `metrics.json`.
+    pub fn definitions() -> Map<String, Value> {
+        let describe = |def: &super::MetricDef| {
+            json!({
+                "unit": def.unit.as_str(),
+                "description": def.description,
+                "domain": def.domain,
+                "source": def.source,
+                "type": if def.text_when_undefined { "number|string" } else { "number" },
+            })
+        };
+        CATALOGUE.iter().filter(|def| def.in_artefact).map(|def| (def.key.to_owned(), describe(def))).collect()
+    }
+}
+
+/// Sums over trades in booking order.
+#[derive(Debug, Clone, Copy, Default)]
+struct TradeSums {
+    wins: u64,
+    losses: u64,
+    gross: f64,
+    won: f64,
+    lost: f64,
+    largest_win: f64,
+    largest_loss: f64,
+    r_sum: f64,
+    r_stop_sum: f64,
+    r_stop_count: u64,
+    hold_bars: u64,
+    long: u64,
+    losing_streak: u64,
+    longest_losing_streak: u64,
+}
+
+impl TradeSums {
+    fn push(&mut self, trade: &Trade, r: f64) {
+        self.gross += trade.result;
+        self.r_sum += r;
+        if trade.result > 0.0 {
+            self.wins += 1;
+            self.won += trade.result;
+            self.largest_win = self.largest_win.max(trade.result);
+        }
+        if trade.result < 0.0 {
+            self.losses += 1;
+            self.lost += -trade.result;
+            self.largest_loss = self.largest_loss.max(-trade.result);
+            self.losing_streak += 1;
+            self.longest_losing_streak = self.longest_losing_streak.max(self.losing_streak);
+        } else {
+            self.losing_streak = 0;
+        }
+        if let Some(r_stop) = trade.r_multiple {
+            self.r_stop_sum += r_stop;
+            self.r_stop_count += 1;
+        }
+        self.hold_bars += (trade.exit_bar - trade.entry_bar) as u64;
+        self.long += u64::from(trade.direction == Direction::Long);
+    }
+}
+
+/// Metrics of a finished backtest. `trades` in booking order; `risk`: account currency.
+///
+/// Formulas, units and degenerate cases: the catalogue and the metrics specification §2 to §5.
+pub fn summarise(trades: &[Trade], equity: EquityStats, counters: &Counters, fees_total: f64, risk: f64) -> Summary {
+    let mut sums = TradeSums::default();
+    let mut r_moments = Moments::new(trades.first().map_or(0.0, |trade| trade.result / risk));
+    for trade in trades {
+        let r = trade.result / risk;
+        sums.push(trade, r);
+        r_moments.push(r);
+    }
+    let n = trades.len() as f64;
+    let per_trade = |total: f64| (!trades.is_empty()).then(|| total / n);
+    let share = |total: f64, count: u64| (count > 0).then(|| total / count as f64);
+    let positive = |value: f64, count: u64| (count > 0).then_some(value);
+    let net = sums.gross - fees_total;
+    let days = active_days(trades);
+    let max_drawdown = equity.drawdown.max_relative();
+    let first = equity.first.unwrap_or(equity.last);
+    let daily = equity.daily.finish();
+
+    let mut values = MetricValues::UNDEFINED;
+    let mut set = |metric: Metric, value: Option<f64>| values.set(metric, value);
+    set(Metric::TotalTrades, Some(n));
+    set(Metric::Wins, Some(sums.wins as f64));
+    set(Metric::Losses, Some(sums.losses as f64));
+    set(Metric::WinRate, per_trade(sums.wins as f64));
+    set(Metric::ProfitGross, Some(sums.gross));
+    set(Metric::FeesTotal, Some(fees_total));
+    set(Metric::ProfitNet, Some(net));
+    set(Metric::AvgTradePnl, per_trade(net));
+    set(Metric::AvgWin, share(sums.won, sums.wins));
+    set(Metric::AvgLoss, share(sums.lost, sums.losses));
+    set(Metric::LargestWin, positive(sums.largest_win, sums.wins));
+    set(Metric::LargestLoss, positive(sums.largest_loss, sums.losses));
+    set(Metric::ProfitFactor, positive(sums.won / sums.lost, sums.losses));
+    set(Metric::AvgRMultiple, per_trade(sums.r_sum));
+    set(Metric::Expectancy, per_trade(sums.r_sum));
+    set(Metric::ActiveDays, Some(days as f64));
+    set(Metric::TradesPerDay, share(n, days));
+    set(Metric::MaxDrawdown, Some(max_drawdown));
+    set(Metric::MaxDrawdownAbs, Some(equity.drawdown.max_absolute()));
+    set(Metric::MaxDrawdownDurationBars, Some(equity.drawdown.duration_bars() as f64));
+    set(Metric::CalmarRatio, calmar(first, equity.last, equity.bars, max_drawdown));
+    set(Metric::SharpeTradeR, r_moments.sharpe(1.0));
+    set(Metric::SortinoTradeR, r_moments.sortino(1.0));
+    set(Metric::SharpeEquityDaily, daily.sharpe(SQRT_252));
+    set(Metric::SortinoEquityDaily, daily.sortino(SQRT_252));
+    set(Metric::AvgRStop, share(sums.r_stop_sum, sums.r_stop_count));
+    set(Metric::TradesLong, Some(sums.long as f64));
+    set(Metric::TradesShort, Some(n - sums.long as f64));
+    set(Metric::AvgHoldBars, per_trade(sums.hold_bars as f64));
+    set(Metric::Exposure, share(counters.exposed_bars as f64, counters.bars));
+    set(Metric::MaxConsecutiveLosses, Some(sums.longest_losing_streak as f64));
+    set(Metric::Signals, Some(counters.signals as f64));
+    set(Metric::OrdersRejected, Some(counters.orders_rejected as f64));
+    set(Metric::OpenPositionsAtEnd, Some(counters.open_positions_at_end as f64));
+    Summary { values, daily_returns: daily.count(), trades: trades.len() as u64 }
+}
+
+/// Distinct UTC days with an entry. Booking order is entry order while only one position can be open.
+fn active_days(trades: &[Trade]) -> u64 {
+    let day = |trade: &Trade| trade.entry_time_ns.div_euclid(DAY_NS);
+    if trades.is_sorted_by_key(day) {
+        return trades.chunk_by(|a, b| day(a) == day(b)).count() as u64;
+    }
+    trades.iter().map(day).collect::<std::collections::BTreeSet<_>>().len() as u64
+}
+
+/// The first metric that is neither finite nor undefined.
+pub fn first_not_finite(values: &MetricValues) -> Option<Metric> {
+    values.iter().find(|(_, value)| value.is_some_and(|x| !x.is_finite())).map(|(metric, _)| metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::execution::ExitReason;
+
+    fn trade(result: f64, day: i64) -> Trade {
+        Trade {
+            position_id: 1,
+            direction: Direction::Long,
+            scenario_id: 0,
+            rule: 0,
+            entry_bar: 0,
+            exit_bar: 1,
+            entry_time_ns: day * DAY_NS,
+            exit_time_ns: day * DAY_NS,
+            entry_price: 1.0,
+            exit_price: 1.0,
+            initial_stop_loss: None,
+            stop_loss: None,
+            take_profit: None,
+            lots: 1.0,
+            result,
+            entry_fee: 0.0,
+            exit_fee: 0.0,
+            r_multiple: None,
+            reason: ExitReason::Signal,
+        }
+    }
+
+    /// metrics-and-outputs §6.
+    #[test]
+    fn golden_metric_vector() {
+        let trades = [(100., 1), (-50., 2), (75., 3), (-25., 4), (0., 4)].map(|(r, day)| trade(r, day));
+        let mut equity = EquityStats::new(10_000.0);
+        for (day, e) in [10_000., 10_100., 10_050., 10_150.5].into_iter().enumerate() {
+            equity.push(day as i64 * DAY_NS, e);
+        }
+        let summary = summarise(&trades, equity, &Counters::default(), 12.5, 50.0);
+        let artefact = summary.artefact();
+        let expected = json!({
+            "total_trades": 5, "wins": 2, "losses": 2, "win_rate": 0.4, "profit_gross": 100.0, "fees_total": 12.5,
+            "profit_net": 87.5, "avg_trade_pnl": 17.5, "sharpe_equity_daily": 9.225848, "sortino_equity_daily": 27.86206,
+            "avg_r_multiple": 0.4, "expectancy": 0.4, "profit_factor": 2.333333, "avg_win": 87.5, "avg_loss": 37.5,
+            "largest_win": 100.0, "largest_loss": 50.0, "active_days": 4, "trades_per_day": 1.25,
+            "sharpe_trade_r": 0.309067, "sortino_trade_r": 0.8,
+        });
+        for (key, value) in expected.as_object().unwrap() {
+            assert_eq!(&artefact[key], value, "{key}");
+        }
+    }
+
+    #[test]
+    fn without_trades_numbers_are_zero_and_ratios_not_available() {
+        let mut equity = EquityStats::new(10_000.0);
+        equity.push(0, 10_000.0);
+        let summary = summarise(&[], equity, &Counters::default(), 0.0, 100.0);
+        let artefact = summary.artefact();
+        for (key, value) in &artefact {
+            let expected = if key.contains("sharpe") || key.contains("sortino") { json!("n/a") } else { json!(0.0) };
+            assert!(*value == expected || *value == json!(0), "{key} = {value}");
+        }
+        assert_eq!(artefact.len(), Summary::definitions().len());
+        assert_eq!(summary.values.get(Metric::WinRate), None);
+    }
+}
