@@ -6,9 +6,8 @@ use serde_json::{Value, json};
 
 use super::super::{BuildContext, ColumnView, Strategy, Variant};
 use super::statements::{build_in, context};
-use crate::error::Result;
 use crate::indicators::ColumnKey;
-use crate::rules::{BoundRules, Guards, Hit, LateGuard};
+use crate::rules::{BoundRules, Hit, LateGuard};
 use crate::units::{Direction, Timeframe};
 
 /// One bar: values by column name.
@@ -20,14 +19,6 @@ struct View(BTreeMap<ColumnKey, Vec<f64>>);
 impl ColumnView for View {
     fn column(&self, key: &ColumnKey) -> Option<&[f64]> {
         self.0.get(key).map(Vec::as_slice)
-    }
-}
-
-struct Answer(bool);
-
-impl Guards for Answer {
-    fn holds(&self, _: &LateGuard, _: Direction, _: usize) -> Result<bool> {
-        Ok(self.0)
     }
 }
 
@@ -43,21 +34,24 @@ impl Bar {
         bar
     }
 
-    fn ask(&self, strategy: &dyn Strategy, guards: bool) -> Option<Hit> {
+    /// What the strategy does at the bar, all late guards passing.
+    fn ask(&self, strategy: &dyn Strategy) -> Option<Hit> {
         let columns = strategy.columns().into_iter().map(|key| {
             let name = key.to_string();
             let value = self.0.get(&name).unwrap_or_else(|| panic!("the bar has no {name}"));
             (key, vec![*value])
         });
         let view = View(columns.collect());
-        BoundRules::bind(strategy.rules().unwrap(), &view).unwrap().first(0, &Answer(guards)).unwrap()
+        let mut rules = strategy.rules().unwrap().clone();
+        rules.rules.iter_mut().for_each(|rule| rule.guards.clear());
+        BoundRules::bind(&rules, &view, None).unwrap().first(0)
     }
 
     /// A signal as it is, none with any one column undefined.
     fn needs_every_column(&self, strategy: &dyn Strategy) {
-        assert!(self.ask(strategy, true).is_some());
+        assert!(self.ask(strategy).is_some());
         for name in self.0.keys() {
-            assert_eq!(self.with(name, f64::NAN).ask(strategy, true), None, "{name} undefined");
+            assert_eq!(self.with(name, f64::NAN).ask(strategy), None, "{name} undefined");
         }
     }
 }
@@ -106,13 +100,13 @@ fn scenario_2_includes_its_boundaries_and_needs_every_column() {
     for direction in BOTH {
         let strategy = scenario(2, direction, json!({}));
         let (bar, d) = (on_the_edge(direction), direction.sign());
-        let hit = bar.ask(&*strategy, true).unwrap();
+        let hit = bar.ask(&*strategy).unwrap();
         assert_eq!((hit.stop, hit.target), (Some(10.0 - 2.5 * d), Some(10.0)));
         for (name, edge) in [(Z2, -2.5 * d), (CLOSE, 10.0 - d)] {
-            assert_eq!(bar.with(name, inwards(edge, direction)).ask(&*strategy, true), None, "{name}");
+            assert_eq!(bar.with(name, inwards(edge, direction)).ask(&*strategy), None, "{name}");
         }
         for infinite in [f64::INFINITY, f64::NEG_INFINITY] {
-            assert_eq!(bar.with(Z2, infinite).ask(&*strategy, true), None);
+            assert_eq!(bar.with(Z2, infinite).ask(&*strategy), None);
         }
         bar.needs_every_column(&*strategy);
     }
@@ -130,19 +124,19 @@ fn scenario_1_short_takes_the_atr_of_the_ask() {
         ("atr(5)@M5:ask", 0.75),
     ]);
     let both = build(json!({"enabled_scenarios": [1]}));
-    let hit = bar.ask(&*both, true).unwrap();
+    let hit = bar.ask(&*both).unwrap();
     assert_eq!((hit.rule, hit.stop, hit.target), (0, Some(12.5), Some(9.0)));
-    let hit = bar.with(Z1, -2.5).ask(&*both, true).unwrap();
+    let hit = bar.with(Z1, -2.5).ask(&*both).unwrap();
     assert_eq!((hit.rule, hit.stop, hit.target), (1, Some(9.0), Some(9.0)));
     for direction in BOTH {
         let strategy = scenario(1, direction, json!({}));
         let at = bar.with(Z1, -2.5 * direction.sign());
-        assert!(at.ask(&*strategy, true).is_some());
-        assert_eq!(bar.with(Z1, 2.5 * direction.sign()).ask(&*strategy, true), None, "the other side is filtered out");
-        assert_eq!(at.with(Z1, inwards(-2.5 * direction.sign(), direction)).ask(&*strategy, true), None);
-        assert_eq!(at.with("ema(3)@M5:bid", f64::NAN).ask(&*strategy, true), None);
+        assert!(at.ask(&*strategy).is_some());
+        assert_eq!(bar.with(Z1, 2.5 * direction.sign()).ask(&*strategy), None, "the other side is filtered out");
+        assert_eq!(at.with(Z1, inwards(-2.5 * direction.sign(), direction)).ask(&*strategy), None);
+        assert_eq!(at.with("ema(3)@M5:bid", f64::NAN).ask(&*strategy), None);
     }
-    assert_eq!(bar.with("atr(5)@M5:ask", f64::NAN).ask(&*both, true), None);
+    assert_eq!(bar.with("atr(5)@M5:ask", f64::NAN).ask(&*both), None);
 }
 
 #[test]
@@ -156,10 +150,10 @@ fn scenario_3_wants_more_than_the_distance() {
             bar.0.insert("close@M5:ask".to_owned(), close);
         }
         bar.0.insert("ema(3)@M5:bid".to_owned(), close + 0.5 * d);
-        assert_eq!(bar.ask(&*strategy, true), None, "exactly the distance is too near");
+        assert_eq!(bar.ask(&*strategy), None, "exactly the distance is too near");
         let further = if direction == Direction::Long { 9.5_f64.next_up() } else { 10.5_f64.next_down() };
         let far = bar.with("ema(3)@M5:bid", further);
-        assert_eq!(far.ask(&*strategy, true).unwrap().target, Some(further));
+        assert_eq!(far.ask(&*strategy).unwrap().target, Some(further));
         far.needs_every_column(&*strategy);
     }
 }
@@ -173,10 +167,11 @@ fn scenario_4_reads_its_own_z() {
         bar.0.remove(Z2);
         bar.0.insert(z.to_owned(), -2.5 * direction.sign());
         bar.needs_every_column(&*strategy);
-        assert_eq!(bar.with(z, inwards(-2.5 * direction.sign(), direction)).ask(&*strategy, true), None);
+        assert_eq!(bar.with(z, inwards(-2.5 * direction.sign(), direction)).ask(&*strategy), None);
         let local = scenario(4, direction, json!({"local_z_lookback": 60}));
-        assert!(bar.ask(&*local, true).is_some());
-        assert_eq!(bar.ask(&*local, false), None);
+        assert!(bar.ask(&*local).is_some());
+        let guard = &local.rules().unwrap().rules[0].guards[0];
+        assert!(matches!(guard, LateGuard::LocalKalmanGarchZ { lookback: 60, .. }), "{guard:?}");
     }
 }
 
@@ -184,8 +179,9 @@ fn scenario_4_reads_its_own_z() {
 fn scenario_5_asks_its_guard_last() {
     for direction in BOTH {
         let strategy = scenario(5, direction, json!({}));
-        assert!(on_the_edge(direction).ask(&*strategy, true).is_some());
-        assert_eq!(on_the_edge(direction).ask(&*strategy, false), None);
+        assert!(on_the_edge(direction).ask(&*strategy).is_some());
+        let guard = &strategy.rules().unwrap().rules[0].guards[0];
+        assert!(matches!(guard, LateGuard::VolCluster { window: 300, .. }), "{guard:?}");
     }
 }
 
@@ -198,7 +194,7 @@ fn trend_filters_exclude_equality_and_do_not_depend_on_the_side() {
             bar.0.insert("close@D1:bid".to_owned(), passing);
             bar.0.insert("ema(100)@D1:bid".to_owned(), 1.0);
             bar.needs_every_column(&*strategy);
-            assert_eq!(bar.with("close@D1:bid", 1.0).ask(&*strategy, true), None, "equal is neither");
+            assert_eq!(bar.with("close@D1:bid", 1.0).ask(&*strategy), None, "equal is neither");
         }
     }
 }
@@ -225,10 +221,10 @@ fn scenario_6_joins_timeframes() {
         bar.needs_every_column(&*all);
         for (name, edge) in [("kalman_z(window 4, r 1, q 1)@H4:bid", -2.5 * d), ("close@H4:bid", 20.0 - d)] {
             let one_fails = bar.with(name, inwards(edge, direction));
-            assert_eq!(one_fails.ask(&*all, true), None);
-            assert!(one_fails.ask(&*any, true).is_some());
+            assert_eq!(one_fails.ask(&*all), None);
+            assert!(one_fails.ask(&*any).is_some());
             let both_fail = one_fails.with("close@H1:bid", f64::NAN);
-            assert_eq!(both_fail.ask(&*any, true), None);
+            assert_eq!(both_fail.ask(&*any), None);
         }
     }
 }
@@ -240,6 +236,6 @@ fn an_undefined_level_lets_the_next_scenario_try() {
     let mut bar = on_the_edge(Direction::Long);
     bar.0.insert(Z1.to_owned(), -3.0);
     bar.0.insert("ema(3)@M5:bid".to_owned(), 9.0);
-    assert_eq!(bar.ask(&*strategy, true).unwrap().rule, 0);
-    assert_eq!(bar.with("ema(3)@M5:bid", f64::NAN).ask(&*strategy, true).unwrap().rule, 1);
+    assert_eq!(bar.ask(&*strategy).unwrap().rule, 0);
+    assert_eq!(bar.with("ema(3)@M5:bid", f64::NAN).ask(&*strategy).unwrap().rule, 1);
 }
