@@ -291,7 +291,10 @@ fn resolve(job: &Job<'_>, setting: Setting) -> Resolved {
             Resolved { setting, config_hash: trial.config_hash, rng_seed: trial.rng_seed, result }
         }
         // Values were checked against their ranges before the sweep; what is left is a contradiction between them.
-        Err(error) => Resolved { setting, config_hash: [0; 32], rng_seed: 0, result: Err(failed(&error)) },
+        Err(error) => {
+            let config_hash = job.configs.hash_as_given(&setting);
+            Resolved { setting, config_hash, rng_seed: 0, result: Err(failed(&error)) }
+        }
     }
 }
 
