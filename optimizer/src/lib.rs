@@ -13,6 +13,7 @@ pub mod grid;
 pub mod leaderboard;
 pub mod objective;
 pub mod plan;
+pub mod progress;
 pub mod replay;
 pub mod resume;
 pub mod row;
