@@ -157,6 +157,22 @@ impl Environment {
         Arc::clone(markets.entry(Bits::new(multiplier)).or_insert_with(make))
     }
 
+    /// Drops columns and remembered guard answers that nobody uses until `bytes` are given back to the budget or
+    /// nothing is left; returns what was given back.
+    pub fn release_memory(&self, bytes: usize) -> usize {
+        let markets = self.markets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut freed = 0;
+        for market in markets.values() {
+            if freed < bytes {
+                freed += market.columns.evict(bytes - freed);
+            }
+            if freed < bytes {
+                freed += market.guards.clear();
+            }
+        }
+        freed
+    }
+
     /// Resolves one setting. `rng_seed` is the seed in force (the configuration's, or the one drawn for it).
     ///
     /// # Errors

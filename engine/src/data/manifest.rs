@@ -56,7 +56,7 @@ pub(crate) fn portable(path: &Path, root: &Path) -> String {
     let absolute = |p: &Path| std::path::absolute(p).unwrap_or_else(|_| p.to_owned());
     let (path, root) = (absolute(path), absolute(root));
     let inside = path.strip_prefix(&root).ok().filter(|rest| !rest.components().any(|c| c.as_os_str() == ".."));
-    let told = inside.map_or_else(|| Path::new(path.file_name().unwrap_or_default()), |rest| rest);
+    let told = inside.unwrap_or_else(|| Path::new(path.file_name().unwrap_or_default()));
     told.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 

@@ -24,7 +24,13 @@ impl Yaml {
             .map_err(|error| Error::config(label, format!("is not YAML: not UTF-8 ({error})")))?;
         serde_saphyr::from_str(text).map_err(|error| {
             let reason = error.to_string();
-            Error::config(label, format!("is not YAML: {}", reason.lines().next().unwrap_or_default().trim()))
+            Error::config(
+                label,
+                format!(
+                    "is not YAML: {}",
+                    reason.lines().next().unwrap_or_default().trim_start_matches("error: ").trim()
+                ),
+            )
         })
     }
 
