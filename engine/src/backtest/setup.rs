@@ -510,12 +510,15 @@ impl Prepared {
         Ok(narrowest.map_or_else(|| "no_signal".to_owned(), |text| format!("no_signal: {text}")))
     }
 
-    /// The view of a strategy at bar `i`, with the run's columns; for notes of signals.
+    /// The view of a strategy at bar `i`, with the run's columns and those that only notes read.
     ///
     /// # Errors
     /// Those of a column.
     pub fn at<T>(&self, i: usize, read: impl FnOnce(&DataSlice<'_>) -> T) -> Result<T> {
-        let held = Held { keys: &self.columns, columns: self.market.columns.get_all(&self.columns)? };
+        let mut keys = [self.columns.clone(), self.strategy.note_columns()].concat();
+        keys.sort_unstable();
+        keys.dedup();
+        let held = Held { keys: &keys, columns: self.market.columns.get_all(&keys)? };
         Ok(read(&DataSlice::new(&self.market.data, i, &held)))
     }
 }
