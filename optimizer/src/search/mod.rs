@@ -7,6 +7,7 @@ mod random;
 
 use std::sync::Arc;
 
+use crate::space::constraint::{Constraint, Origin};
 use crate::space::index::FeasibleIndex;
 use crate::space::{Setting, Space};
 pub use random::{Draws, MAX_RANDOM_TRIALS};
@@ -229,7 +230,7 @@ impl Iterator for Settings<'_> {
     }
 }
 
-fn broken(space: &Space, constraint: &crate::space::constraint::Constraint) -> Option<u128> {
+fn broken(space: &Space, constraint: &Constraint) -> Option<u128> {
     constraint.broken_combinations().map(|count| u128::from(count) * (space.size() / constraint.combinations().max(1)))
 }
 
@@ -246,9 +247,16 @@ fn refuse_impossible_constraints(space: &Space) -> Result<(), SearchError> {
     }
     let constraints = guilty
         .iter()
-        .map(|number| format!("`{}` leaves none of {}", space.constraints()[*number].text, group(space.size())))
+        .map(|number| format!("{} leaves none of {}", named(&space.constraints()[*number]), group(space.size())))
         .collect();
     Err(SearchError::NoSetting { constraints, guilty })
+}
+
+fn named(constraint: &Constraint) -> String {
+    match constraint.origin {
+        Origin::Grid => format!("`{}`", constraint.text),
+        Origin::Strategy => format!("`{}` (of the strategy)", constraint.text),
+    }
 }
 
 fn no_setting(space: &Space, broken: &[u128]) -> SearchError {
@@ -256,8 +264,8 @@ fn no_setting(space: &Space, broken: &[u128]) -> SearchError {
     let constraints = guilty
         .iter()
         .map(|number| {
-            let (text, count) = (&space.constraints()[*number].text, group(broken[*number]));
-            format!("`{text}` leaves out {count} of {}", group(space.size()))
+            let (name, count) = (named(&space.constraints()[*number]), group(broken[*number]));
+            format!("{name} leaves out {count} of {}", group(space.size()))
         })
         .collect();
     SearchError::NoSetting { constraints, guilty }
