@@ -1,9 +1,20 @@
 //! Many backtests, judged.
 
+pub mod atomic;
+pub mod chunk;
+pub mod cli;
 pub mod diagnostic;
 pub mod document;
+pub mod driver;
 pub mod expression;
+pub mod fingerprint;
 pub mod grid;
+pub mod leaderboard;
 pub mod objective;
+pub mod plan;
+pub mod resume;
+pub mod row;
+pub mod run_folder;
 pub mod search;
 pub mod space;
+pub mod trial;

@@ -1,0 +1,389 @@
+//! Chunk files: the rows of a fixed range of trials, whole or absent, with everything needed to trust them again.
+//!
+//! The format is Parquet with the columns of [`RowSchema::chunk`] and, in the file's metadata, the format version, the
+//! run's fingerprint, the range and a digest of all of these and of every value. Equal rows give equal bytes.
+
+use std::fs::{self, File};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::{DataType, SchemaRef};
+use arrow_select::concat::concat_batches;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
+use parquet::schema::types::ColumnPath;
+use sha2::{Digest, Sha256};
+
+use crate::atomic::{AtomicFile, FileError};
+use crate::fingerprint::{Fingerprint, PartDifference, hex};
+use crate::row::{ChunkColumns, ParamValue, Row, RowSchema};
+
+/// Version of the chunk format. Readers know every version up to this one.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Smallest chunk.
+const SMALLEST: u64 = 256;
+/// Largest chunk that is chosen by itself.
+const LARGEST: u64 = 65_536;
+/// Most chunks a run is cut into, as long as [`LARGEST`] allows.
+const MOST_CHUNKS: u64 = 1024;
+
+/// Trials per chunk: the smallest power of two from 256 that leaves at most 1,024 chunks, never above 65,536.
+/// `chosen` (`limits.chunk`) sets another; 0 counts as 1.
+pub fn chunk_size(total: u64, chosen: Option<u64>) -> u64 {
+    if let Some(size) = chosen {
+        return size.max(1);
+    }
+    let mut size = SMALLEST;
+    while size < LARGEST && total.div_ceil(size) > MOST_CHUNKS {
+        size *= 2;
+    }
+    size
+}
+
+/// How a run is cut into chunks: a fixed range of trials each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkPlan {
+    total: u64,
+    size: u64,
+}
+
+impl ChunkPlan {
+    /// `total` trials in chunks of [`chunk_size`].
+    pub fn new(total: u64, chosen: Option<u64>) -> Self {
+        Self { total, size: chunk_size(total, chosen) }
+    }
+
+    /// Trials of the run.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Trials per chunk; the last may have fewer.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Number of chunks.
+    pub fn count(&self) -> u64 {
+        self.total.div_ceil(self.size)
+    }
+
+    /// Trials of a chunk; empty beyond the last.
+    pub fn trials(&self, index: u64) -> Range<u64> {
+        let start = index.saturating_mul(self.size).min(self.total);
+        start..start.saturating_add(self.size).min(self.total)
+    }
+
+    /// Chunk that holds a trial.
+    pub fn chunk_of(&self, trial: u64) -> u64 {
+        trial / self.size
+    }
+}
+
+/// `chunk-000017.parquet`.
+pub fn file_name(index: u64) -> String {
+    format!("chunk-{index:06}.parquet")
+}
+
+/// Index in a name made by [`file_name`]; `None` for any other name.
+pub fn index_of(name: &str) -> Option<u64> {
+    let index = name.strip_prefix("chunk-")?.strip_suffix(".parquet")?.parse().ok()?;
+    (file_name(index) == name).then_some(index)
+}
+
+/// What a chunk is part of and what it covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkHeader {
+    /// What decides the rows of its run.
+    pub fingerprint: Fingerprint,
+    /// First trial.
+    pub first_trial: u64,
+    /// Number of rows.
+    pub rows: u64,
+}
+
+/// A chunk could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ChunkError {
+    /// Not readable as what it should be: to be set aside and evaluated again.
+    #[error("{}: damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Sound, but of another run.
+    #[error("{}: belongs to another run; {}", path.display(), join(differences))]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is not the same.
+        differences: Vec<PartDifference>,
+    },
+    /// Written by a newer version of the format.
+    #[error("{}: chunk format {found}, this version reads up to {FORMAT_VERSION}", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// The system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+fn join(differences: &[PartDifference]) -> String {
+    differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A chunk read back.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// What it covers.
+    pub header: ChunkHeader,
+    /// Its columns.
+    pub batch: RecordBatch,
+}
+
+impl Chunk {
+    /// Row `i` as it was written; `None` beyond the end.
+    pub fn row(&self, schema: &RowSchema, i: usize) -> Option<Row> {
+        if i >= self.batch.num_rows() {
+            return None;
+        }
+        ChunkColumns::new(schema, &self.batch)?.row(i)
+    }
+}
+
+/// Writes one chunk beside `path`, flushes and renames it.
+///
+/// `rows` are those of consecutive trials, in order; `params` pushes the axis values of a trial (see
+/// [`RowSchema::batch`]).
+pub fn write_chunk(
+    path: &Path,
+    schema: &RowSchema,
+    fingerprint: &Fingerprint,
+    rows: &[Row],
+    params: &mut dyn FnMut(u64, &mut Vec<ParamValue>),
+) -> Result<(), FileError> {
+    let format = |reason: String| FileError::Format { path: path.to_owned(), reason };
+    let first_trial = rows.first().map_or(0, |row| row.trial);
+    if rows.iter().zip(first_trial..).any(|(row, trial)| row.trial != trial) {
+        return Err(format("rows of a chunk must be consecutive trials".to_owned()));
+    }
+    let batch = schema.batch(rows, params).map_err(|e| format(e.to_string()))?;
+    let header = ChunkHeader { fingerprint: fingerprint.clone(), first_trial, rows: rows.len() as u64 };
+    let properties = writer_properties()
+        .set_max_row_group_row_count(Some(usize::MAX))
+        .set_key_value_metadata(Some(metadata(&header, &batch)))
+        .build();
+    write_parquet(path, schema.chunk(), properties, |writer| writer.write(&batch))
+}
+
+/// Writes a Parquet file atomically.
+fn write_parquet(
+    path: &Path,
+    schema: &SchemaRef,
+    properties: WriterProperties,
+    write: impl FnOnce(&mut ArrowWriter<&mut AtomicFile>) -> parquet::errors::Result<()>,
+) -> Result<(), FileError> {
+    let failed = |e| FileError::parquet(path, "write it", e);
+    let mut file = AtomicFile::create(path)?;
+    let mut writer = ArrowWriter::try_new(&mut file, schema.clone(), Some(properties)).map_err(failed)?;
+    write(&mut writer).map_err(failed)?;
+    writer.close().map_err(failed)?;
+    file.commit()
+}
+
+/// Settings of every Parquet file of a run: named in full, so that bytes do not follow a default of the library.
+pub(crate) fn writer_properties() -> WriterPropertiesBuilder {
+    // Level 3 exists, so the fallback never shows.
+    let level = ZstdLevel::try_new(3).unwrap_or_default();
+    WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_created_by("omega-opt".to_owned())
+        .set_compression(Compression::ZSTD(level))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_dictionary_enabled(true)
+        .set_column_dictionary_enabled(ColumnPath::from("config_hash"), false)
+        .set_column_dictionary_enabled(ColumnPath::from("trial"), false)
+}
+
+pub(crate) const KEY_FORMAT: &str = "omega.format";
+pub(crate) const KEY_PART: &str = "omega.run.";
+const KEY_FIRST: &str = "omega.first_trial";
+const KEY_ROWS: &str = "omega.rows";
+const KEY_DIGEST: &str = "omega.sha256";
+
+fn metadata(header: &ChunkHeader, batch: &RecordBatch) -> Vec<KeyValue> {
+    let mut pairs = vec![KeyValue::new(KEY_FORMAT.to_owned(), FORMAT_VERSION.to_string())];
+    pairs.extend(header.fingerprint.parts().map(|(name, value)| {
+        let key = format!("{KEY_PART}{name}");
+        KeyValue::new(key, value.to_owned())
+    }));
+    pairs.push(KeyValue::new(KEY_FIRST.to_owned(), header.first_trial.to_string()));
+    pairs.push(KeyValue::new(KEY_ROWS.to_owned(), header.rows.to_string()));
+    pairs.push(KeyValue::new(KEY_DIGEST.to_owned(), hex(&content_digest(header, batch))));
+    pairs
+}
+
+/// SHA-256 over the header and, column by column, name, type, and every value with its validity. Independent of the
+/// encoding, so it covers whatever a flipped bit anywhere in the file may have changed.
+fn content_digest(header: &ChunkHeader, batch: &RecordBatch) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"omega-opt chunk\n");
+    hash.update(header.fingerprint.digest());
+    hash.update(header.first_trial.to_le_bytes());
+    hash.update(header.rows.to_le_bytes());
+    let mut bytes = Vec::new();
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        bytes.clear();
+        bytes.extend_from_slice(field.name().as_bytes());
+        bytes.extend_from_slice(field.data_type().to_string().as_bytes());
+        bytes.push(b'\n');
+        for i in 0..column.len() {
+            if column.is_null(i) {
+                bytes.push(0);
+                continue;
+            }
+            bytes.push(1);
+            match column.data_type() {
+                DataType::UInt64 => bytes.extend(column.as_primitive::<UInt64Type>().value(i).to_le_bytes()),
+                DataType::Int64 => bytes.extend(column.as_primitive::<Int64Type>().value(i).to_le_bytes()),
+                DataType::Float64 => bytes.extend(column.as_primitive::<Float64Type>().value(i).to_le_bytes()),
+                DataType::Boolean => bytes.push(u8::from(column.as_boolean().value(i))),
+                DataType::Utf8 => {
+                    let text = column.as_string::<i32>().value(i);
+                    bytes.extend((text.len() as u64).to_le_bytes());
+                    bytes.extend_from_slice(text.as_bytes());
+                }
+                // A chunk has no other columns: `RowSchema` makes none, and `decode` refuses them.
+                _ => debug_assert!(false, "no digest for {}", column.data_type()),
+            }
+        }
+        hash.update(&bytes);
+    }
+    hash.finalize().into()
+}
+
+/// Reads a chunk and checks everything: format, metadata, columns, number of rows, and the digest of all of it.
+///
+/// A file that is not what was written is [`ChunkError::Damaged`]; a sound one of another run is
+/// [`ChunkError::Foreign`].
+pub fn read_chunk(
+    path: &Path,
+    schema: &RowSchema,
+    fingerprint: &Fingerprint,
+    trials: Range<u64>,
+) -> Result<Chunk, ChunkError> {
+    let chunk = decode(path)?;
+    let damaged = |reason: String| ChunkError::Damaged { path: path.to_owned(), reason };
+    let differences = fingerprint.differences(&chunk.header.fingerprint);
+    if !differences.is_empty() {
+        return Err(ChunkError::Foreign { path: path.to_owned(), differences });
+    }
+    let found = chunk.header.first_trial..chunk.header.first_trial.saturating_add(chunk.header.rows);
+    if found != trials {
+        return Err(damaged(format!("holds trials {found:?}, expected {trials:?}")));
+    }
+    if chunk.batch.schema_ref().fields() != schema.chunk().fields() {
+        return Err(damaged("has other columns than the run".to_owned()));
+    }
+    let in_order = ChunkColumns::new(schema, &chunk.batch).is_some_and(|c| c.trial.values().iter().copied().eq(trials));
+    if !in_order {
+        return Err(damaged("rows are not in the order of trials".to_owned()));
+    }
+    Ok(chunk)
+}
+
+/// A file whose contents agree with themselves, of whatever run.
+fn decode(path: &Path) -> Result<Chunk, ChunkError> {
+    let damaged = |reason: String| ChunkError::Damaged { path: path.to_owned(), reason };
+    let file = File::open(path).map_err(|e| FileError::io(path, "open it", e))?;
+    // The decoder is not proof against every flipped bit; a panic in it is one more way to be damaged.
+    let decoded = catch_unwind(AssertUnwindSafe(|| decode_parquet(path, file)))
+        .unwrap_or_else(|_| Err(damaged("the Parquet decoder gave up".to_owned())))?;
+    let (header, digest, batch) = decoded;
+    if batch.num_rows() as u64 != header.rows {
+        return Err(damaged(format!("{} rows found, {} announced", batch.num_rows(), header.rows)));
+    }
+    if hex(&content_digest(&header, &batch)) != digest {
+        return Err(damaged("contents do not match their digest".to_owned()));
+    }
+    Ok(Chunk { header, batch })
+}
+
+fn decode_parquet(path: &Path, file: File) -> Result<(ChunkHeader, String, RecordBatch), ChunkError> {
+    let failed = |e: parquet::errors::ParquetError| match FileError::parquet(path, "read it", e) {
+        // Running into the end of the file is damage, not a refusal of the system.
+        FileError::Io { source, .. } if source.kind() != std::io::ErrorKind::UnexpectedEof => {
+            ChunkError::File(FileError::io(path, "read it", source))
+        }
+        FileError::Io { source, .. } => ChunkError::Damaged { path: path.to_owned(), reason: source.to_string() },
+        other => ChunkError::Damaged { path: path.to_owned(), reason: reason_of(other) },
+    };
+    let damaged = |reason: String| ChunkError::Damaged { path: path.to_owned(), reason };
+    let metadata = ArrowReaderMetadata::load(&file, Default::default()).map_err(failed)?;
+    let pairs = metadata.metadata().file_metadata().key_value_metadata().map_or(&[][..], Vec::as_slice);
+    let value = |key: &str| {
+        let found = pairs.iter().find(|pair| pair.key == key).and_then(|pair| pair.value.as_deref());
+        found.ok_or_else(|| damaged(format!("metadata `{key}` is missing")))
+    };
+    let number = |key: &str| {
+        let text = value(key)?;
+        text.parse::<u64>().map_err(|_| damaged(format!("metadata `{key}` is `{text}`")))
+    };
+    let version = number(KEY_FORMAT)?;
+    if version != u64::from(FORMAT_VERSION) {
+        let found = u32::try_from(version).unwrap_or(u32::MAX);
+        return Err(ChunkError::Newer { path: path.to_owned(), found });
+    }
+    let parts = pairs.iter().filter_map(|pair| {
+        let name = pair.key.strip_prefix(KEY_PART)?;
+        Some((name, pair.value.as_deref().unwrap_or_default()))
+    });
+    let header =
+        ChunkHeader { fingerprint: Fingerprint::new(parts), first_trial: number(KEY_FIRST)?, rows: number(KEY_ROWS)? };
+    let digest = value(KEY_DIGEST)?.to_owned();
+    let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+        .with_batch_size(rows.max(1))
+        .build()
+        .map_err(failed)?;
+    let schema = arrow_array::RecordBatchReader::schema(&reader);
+    let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| damaged(e.to_string()))?;
+    let batch = concat_batches(&schema, &batches).map_err(|e| damaged(e.to_string()))?;
+    Ok((header, digest, batch))
+}
+
+fn reason_of(error: FileError) -> String {
+    match error {
+        FileError::Format { reason, .. } => reason,
+        other => other.to_string(),
+    }
+}
+
+/// Moves a damaged chunk into `damaged/` beside it, under a name not taken yet, and returns the new place.
+pub fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
+    let dir = path.with_file_name("damaged");
+    fs::create_dir_all(&dir).map_err(|e| FileError::io(&dir, "create it", e))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut place = dir.join(&name);
+    let mut next = 1_u64;
+    while place.exists() {
+        place = dir.join(format!("{name}.{next}"));
+        next += 1;
+    }
+    fs::rename(path, &place).map_err(|e| FileError::io(path, "set it aside", e))?;
+    Ok(place)
+}

@@ -1,0 +1,3 @@
+//! What a sweep may use and in which order it works.
+
+pub mod memory;

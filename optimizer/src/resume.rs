@@ -1,0 +1,101 @@
+//! What a run folder already holds: which chunks are finished and sound, and which had to be set aside.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::atomic::sync_dir;
+use crate::chunk::{ChunkError, ChunkPlan, read_chunk, set_aside};
+use crate::fingerprint::Fingerprint;
+use crate::row::RowSchema;
+use crate::run_folder::RunFolder;
+
+/// A chunk that was not what had been written, and where it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// Index of the chunk; it is to be evaluated again.
+    pub index: u64,
+    /// What was wrong with the file.
+    pub reason: String,
+    /// Where it was moved.
+    pub moved_to: PathBuf,
+}
+
+/// State of a run folder at the start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Finished {
+    /// Sound chunks, ascending.
+    pub chunks: Vec<u64>,
+    /// Chunks set aside, ascending by index.
+    pub damaged: Vec<SetAside>,
+}
+
+impl Finished {
+    /// True if chunk `index` needs no work.
+    pub fn contains(&self, index: u64) -> bool {
+        self.chunks.binary_search(&index).is_ok()
+    }
+
+    /// Chunks of the plan still to be evaluated, ascending.
+    pub fn missing(&self, plan: &ChunkPlan) -> impl Iterator<Item = u64> {
+        (0..plan.count()).filter(|index| !self.contains(*index))
+    }
+
+    /// Trials in finished chunks.
+    pub fn trials(&self, plan: &ChunkPlan) -> u64 {
+        self.chunks.iter().map(|index| plan.trials(*index)).map(|range| range.end - range.start).sum()
+    }
+}
+
+/// Reads and checks every chunk of the plan that is there, on up to `threads` threads, each holding one chunk in
+/// memory. Damaged ones are moved to `chunks/damaged/`; one of another run, or of a newer format, is an error and
+/// nothing is moved for it.
+pub fn scan(
+    folder: &RunFolder,
+    plan: &ChunkPlan,
+    schema: &RowSchema,
+    fingerprint: &Fingerprint,
+    threads: usize,
+) -> Result<Finished, ChunkError> {
+    let present: Vec<u64> = (0..plan.count()).filter(|index| folder.chunk(*index).exists()).collect();
+    let next = AtomicU64::new(0);
+    let verdicts = Mutex::new(Vec::with_capacity(present.len()));
+    let work = || {
+        while let Some(index) = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).ok().and_then(|i| present.get(i))
+        {
+            let verdict = read_chunk(&folder.chunk(*index), schema, fingerprint, plan.trials(*index)).map(|_| ());
+            // A thread that panicked has pushed nothing; what the others found stands.
+            verdicts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((*index, verdict));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(present.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut verdicts = verdicts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    verdicts.sort_by_key(|(index, _)| *index);
+    sort_out(folder, verdicts)
+}
+
+/// Errors first: nothing is moved in a folder that turns out to be another run's.
+fn sort_out(folder: &RunFolder, verdicts: Vec<(u64, Result<(), ChunkError>)>) -> Result<Finished, ChunkError> {
+    let mut finished = Finished::default();
+    let mut damaged = Vec::new();
+    for (index, verdict) in verdicts {
+        match verdict {
+            Ok(()) => finished.chunks.push(index),
+            Err(ChunkError::Damaged { reason, .. }) => damaged.push((index, reason)),
+            Err(other) => return Err(other),
+        }
+    }
+    for (index, reason) in damaged {
+        let moved_to = set_aside(&folder.chunk(index))?;
+        finished.damaged.push(SetAside { index, reason, moved_to });
+    }
+    if !finished.damaged.is_empty() {
+        sync_dir(&folder.chunks())?;
+    }
+    Ok(finished)
+}
