@@ -504,7 +504,11 @@ impl Builder<'_> {
                 put(&mut config, target, value.clone());
                 let violations = RunConfig::parse(&config, true).err().unwrap_or_default();
                 match violations.iter().find(|violation| violation.path.starts_with(key.as_str())) {
-                    Some(violation) => Err(violation.to_string()),
+                    Some(violation) => {
+                        let inside = violation.path[key.len()..].trim_start_matches('.');
+                        let colon = if inside.is_empty() { "" } else { ": " };
+                        Err(format!("{inside}{colon}{}", violation.reason))
+                    }
                     None => Ok(()),
                 }
             }

@@ -543,7 +543,7 @@ fn values_out_of_range() {
     5 │   sessions: [null, [{start: '25:00', end: '10:00'}]]
       ╰────
 
-     × parameters.sessions[1]: sessions[0].start: must be HH:MM from 00:00 to 23:59, got "25:00"
+     × parameters.sessions[1]: [0].start: must be a time HH:MM from 00:00 to 23:59, got `25:00`
       ╭─[grids/test.yaml:5:20]
     4 │   costs.fee_multiplier: [1, -1]
     5 │   sessions: [null, [{start: '25:00', end: '10:00'}]]
