@@ -2,10 +2,13 @@
 
 pub mod atomic;
 pub mod chunk;
+pub mod cli;
 pub mod diagnostic;
 pub mod document;
+pub mod driver;
 pub mod expression;
 pub mod fingerprint;
+pub mod grid;
 pub mod leaderboard;
 pub mod objective;
 pub mod plan;
@@ -14,3 +17,4 @@ pub mod row;
 pub mod run_folder;
 pub mod search;
 pub mod space;
+pub mod trial;

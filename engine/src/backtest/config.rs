@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::backtest::reader::Reader;
+use crate::data::{Impact, NewsFilter, Rates, Session};
 use crate::error::Violation;
 use crate::strategy::{BuildContext, Variant, Visibility};
 use crate::units::{DAY_NS, EpochNs, Timeframe};
@@ -46,19 +47,6 @@ pub struct CostsConfig {
     pub pip_size: Option<f64>,
     /// Overrides the pip-buffer factor of the cost file.
     pub pip_buffer_factor: Option<f64>,
-}
-
-/// `news_filter` with `enabled: true`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewsConfig {
-    /// Minutes blocked before an event.
-    pub minutes_before: u32,
-    /// Minutes blocked after an event.
-    pub minutes_after: u32,
-    /// `low`, `medium` or `high`.
-    pub min_impact: String,
-    /// Currencies; none: those of the symbol; empty: all.
-    pub currencies: Option<Vec<String>>,
 }
 
 /// `trade_management`.
@@ -112,16 +100,16 @@ pub struct RunConfig {
     pub primary: Timeframe,
     /// Further timeframes named.
     pub additional: Vec<Timeframe>,
-    /// Entry windows as minutes of the UTC day; none: always open.
-    pub sessions: Option<Vec<(u16, u16)>>,
+    /// Entry windows; none: always open.
+    pub sessions: Option<Vec<Session>>,
     /// Account.
     pub account: AccountConfig,
     /// Costs.
     pub costs: CostsConfig,
     /// Static conversion rates, `EURUSD → 1.10`.
-    pub rates: BTreeMap<String, f64>,
+    pub rates: Rates,
     /// News gate, if enabled.
-    pub news: Option<NewsConfig>,
+    pub news: Option<NewsFilter>,
     /// Bars after a signal.
     pub cooldown_candles: i64,
     /// Minutes after a signal.
@@ -458,7 +446,7 @@ fn read_timeframes(
     (primary, additional, document)
 }
 
-fn read_sessions(r: &mut Reader, given: &Map<String, Value>) -> (Option<Vec<(u16, u16)>>, Value) {
+fn read_sessions(r: &mut Reader, given: &Map<String, Value>) -> (Option<Vec<Session>>, Value) {
     let Some(windows) = r.array(given, "", "sessions") else { return (None, Value::Null) };
     let mut parsed = Vec::new();
     let mut document = Vec::new();
@@ -471,11 +459,13 @@ fn read_sessions(r: &mut Reader, given: &Map<String, Value>) -> (Option<Vec<(u16
         r.known_keys(&path, window, &["start", "end"]);
         let start = r.text(window, &path, "start", None);
         let end = r.text(window, &path, "end", None);
-        let start_minute = start.as_deref().and_then(|t| r.time_of_day(&format!("{path}.start"), t));
-        let end_minute = end.as_deref().and_then(|t| r.time_of_day(&format!("{path}.end"), t));
-        if let (Some(a), Some(b)) = (start_minute, end_minute) {
-            parsed.push((a, b));
-            document.push(json!({ "start": start, "end": end }));
+        let (Some(start), Some(end)) = (start, end) else { continue };
+        match Session::parse(&path, &start, &end) {
+            Ok(session) => {
+                parsed.push(session);
+                document.push(json!({ "start": start, "end": end }));
+            }
+            Err(error) => r.refuse(error),
         }
     }
     if parsed.is_empty() { (None, Value::Null) } else { (Some(parsed), Value::Array(document)) }
@@ -530,7 +520,7 @@ fn read_costs(r: &mut Reader, given: &Map<String, Value>) -> (CostsConfig, Value
     (costs, document)
 }
 
-fn read_rates(r: &mut Reader, given: &Map<String, Value>) -> (BTreeMap<String, f64>, Value) {
+fn read_rates(r: &mut Reader, given: &Map<String, Value>) -> (Rates, Value) {
     let block = r.object(given, "", "rates").unwrap_or_default();
     r.known_keys("rates", &block, &["mode", "static"]);
     let mode = r.text(&block, "rates", "mode", Some("static")).unwrap_or_default();
@@ -548,10 +538,10 @@ fn read_rates(r: &mut Reader, given: &Map<String, Value>) -> (BTreeMap<String, f
         }
     }
     let document = json!({ "mode": "static", "static": rates });
-    (rates, document)
+    (Rates(rates), document)
 }
 
-fn read_news(r: &mut Reader, given: &Map<String, Value>) -> (Option<NewsConfig>, Value) {
+fn read_news(r: &mut Reader, given: &Map<String, Value>) -> (Option<NewsFilter>, Value) {
     let Some(block) = r.object(given, "", "news_filter") else { return (None, Value::Null) };
     let keys = ["enabled", "minutes_before", "minutes_after", "min_impact", "currencies"];
     r.known_keys("news_filter", &block, &keys);
@@ -576,8 +566,13 @@ fn read_news(r: &mut Reader, given: &Map<String, Value>) -> (Option<NewsConfig>,
         "currencies": currencies,
     });
     let minutes = |m: i64| u32::try_from(m).unwrap_or(u32::MAX);
-    let news = NewsConfig { minutes_before: minutes(before), minutes_after: minutes(after), min_impact, currencies };
-    (enabled.then_some(news), document)
+    let news = Impact::parse(&min_impact).map(|min_impact| NewsFilter {
+        minutes_before: minutes(before),
+        minutes_after: minutes(after),
+        min_impact,
+        currencies,
+    });
+    (news.filter(|_| enabled), document)
 }
 
 fn read_management(r: &mut Reader, given: &Map<String, Value>) -> (ManagementConfig, Value) {

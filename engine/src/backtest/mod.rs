@@ -4,7 +4,10 @@ pub mod artefact;
 mod blocks;
 pub mod canonical;
 pub mod config;
+mod fingerprint;
 mod reader;
+mod setup;
 pub mod walk;
 
 pub use config::{Parsed, RunConfig, RunMode};
+pub use setup::{AccountTerms, Environment, Market, Outcome, Prepared};

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::{Violation, nearest};
+use crate::error::{Error, Violation, nearest};
 use crate::units::{EpochNs, Timeframe};
 
 /// An instant as written: `date_only` texts name a whole day.
@@ -232,10 +232,12 @@ impl Reader {
         }
     }
 
-    pub(super) fn time_of_day(&mut self, path: &str, text: &str) -> Option<u16> {
-        let minute = parse_time_of_day(text);
-        self.require(minute.is_some(), path, || format!("must be HH:MM from 00:00 to 23:59, got \"{text}\""));
-        minute
+    /// Takes over the violations of a configuration error.
+    pub(super) fn refuse(&mut self, error: Error) {
+        match error {
+            Error::Config(violations) => self.violations.extend(violations),
+            other => self.violations.push(Violation::value("", other.to_string())),
+        }
     }
 
     pub(super) fn instant(&mut self, path: &str, text: &str) -> Option<Instant> {
@@ -245,16 +247,6 @@ impl Reader {
         });
         instant
     }
-}
-
-fn parse_time_of_day(text: &str) -> Option<u16> {
-    let (hours, minutes) = text.split_once(':')?;
-    let two_digits = |part: &str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
-    if !two_digits(hours) || !two_digits(minutes) {
-        return None;
-    }
-    let (hours, minutes): (u16, u16) = (hours.parse().ok()?, minutes.parse().ok()?);
-    (hours < 24 && minutes < 60).then_some(hours * 60 + minutes)
 }
 
 fn parse_instant(text: &str) -> Option<Instant> {

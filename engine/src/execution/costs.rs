@@ -1,5 +1,6 @@
 //! What a fill costs beside the spread: fees.
 
+use crate::data::{Conversion, Leg};
 use crate::units::round_decimal;
 
 /// How a fee is reckoned.
@@ -44,37 +45,6 @@ pub struct Fees {
     pub quote_to_fee: Conversion,
     /// Conversion of the fee, fee currency → account currency.
     pub fee_to_account: Conversion,
-}
-
-/// A currency conversion as a chain of at most two multiplications or divisions, in order: the digits of a
-/// two-legged conversion depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Conversion {
-    /// First and second leg.
-    pub legs: [Leg; 2],
-}
-
-/// One step of a [`Conversion`].
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub enum Leg {
-    /// Nothing.
-    #[default]
-    None,
-    /// `amount · rate`.
-    Multiply(f64),
-    /// `amount / rate`.
-    Divide(f64),
-}
-
-impl Conversion {
-    /// The amount in the target currency.
-    pub fn apply(&self, amount: f64) -> f64 {
-        self.legs.iter().fold(amount, |amount, leg| match leg {
-            Leg::None => amount,
-            Leg::Multiply(rate) => amount * rate,
-            Leg::Divide(rate) => amount / rate,
-        })
-    }
 }
 
 impl Fees {

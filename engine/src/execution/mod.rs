@@ -6,7 +6,7 @@ mod sizing;
 mod slippage;
 mod terms;
 
-pub use costs::{Conversion, FeeRate, Fees, FillSide, Leg};
+pub use costs::{FeeRate, Fees, FillSide};
 pub use exit::{ExitReason, LevelExit, level_exit};
 pub use sizing::{VolumeGrid, lots_for_risk};
 pub use slippage::{DrawTable, Slippage, uniform};

@@ -240,6 +240,11 @@ impl ColumnCache {
         }
     }
 
+    /// [`CacheStats::unbooked`] alone.
+    pub(crate) fn unbooked(&self) -> u64 {
+        self.unbooked.load(Ordering::Relaxed)
+    }
+
     fn fetch(&self, key: &ColumnKey, keep: Keep) -> Result<Column, Error> {
         let key = self.canonical(key);
         if let Some(prices) = self.prices(&key) {

@@ -17,6 +17,11 @@ mod range;
 mod rolling;
 mod zscore;
 
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod worked_examples;
+
 pub use cache::{Budget, CacheStats, Column, ColumnCache, Reservation, Unlimited};
 pub(crate) use cluster::cluster_rank;
 pub use cluster::{ClusterOutcome, ClusterSettings, ClusterState, Clustering, cluster_label, cluster_state, kmeans};

@@ -1,5 +1,7 @@
 //! Rules tied to the columns of one data set, ready to be asked bar by bar.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::indicators::ColumnKey;
 use crate::rules::{Comparison, Condition, Expr, GuardCache, GuardEvaluator, LateGuard, Operand, Rule, RuleSet};
@@ -179,6 +181,23 @@ impl BoundExpr<'_> {
             Self::Never => false,
         }
     }
+}
+
+/// The condition of `rules` that holds on the fewest of `bars`, with that number; none without a condition. Ties go to
+/// the first.
+///
+/// # Errors
+/// As [`BoundRules::bind`].
+pub fn narrowest(rules: &RuleSet, columns: &dyn ColumnView, bars: Range<usize>) -> Result<Option<String>> {
+    let mut best: Option<(usize, &Expr)> = None;
+    for expr in rules.rules.iter().flat_map(|rule| &rule.when) {
+        let bound = bind_expr(expr, columns)?;
+        let count = bars.clone().filter(|i| bound.holds(*i)).count();
+        if best.is_none_or(|(fewest, _)| count < fewest) {
+            best = Some((count, expr));
+        }
+    }
+    Ok(best.map(|(count, expr)| format!("{expr} holds on {count} of {} bars", bars.len())))
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{ClusterFeature, Comparison, LateGuard};
 use crate::error::Error;
 use crate::indicators::{
-    Budget, ClusterOutcome, ClusterSettings, Column, ColumnCache, ColumnKey, GarchKey, Reservation, Series,
-    cluster_rank, cluster_state, garch_sigma_local, kalman_gains, kalman_garch_z_local,
+    ClusterOutcome, ClusterSettings, Column, ColumnCache, ColumnKey, GarchKey, Reservation, Series, cluster_rank,
+    cluster_state, garch_sigma_local, kalman_gains, kalman_garch_z_local,
 };
 use crate::units::{Bits, PriceSide};
 
@@ -75,15 +75,20 @@ enum Question {
 ///
 /// Answers are kept in pages of bars, allocated where a bar is first looked at and only while the budget grants them;
 /// without a page the answer is worked out again. They are the same either way.
+///
+/// A full budget: pages first push out columns that nobody holds (an answer costs more than a value of a column), then
+/// answers to questions that no evaluator asks any more.
 pub struct GuardCache {
     columns: Arc<ColumnCache>,
     tables: Mutex<BTreeMap<Question, Arc<Table>>>,
+    /// [`ColumnCache::unbooked`] when this cache last made room.
+    unbooked_seen: AtomicU64,
 }
 
 impl GuardCache {
     /// Remembers answers for the bars of `columns`, on the books of its budget.
     pub fn new(columns: Arc<ColumnCache>) -> Self {
-        Self { columns, tables: Mutex::default() }
+        Self { columns, tables: Mutex::default(), unbooked_seen: AtomicU64::new(0) }
     }
 
     /// Prepares `guard` for one trial.
@@ -92,18 +97,40 @@ impl GuardCache {
     /// As [`ColumnCache::get`].
     pub fn evaluator(&self, guard: &LateGuard) -> Result<GuardEvaluator, Error> {
         let (question, verdict) = split(guard);
+        self.make_room();
         let table = {
-            let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(tables.entry(question).or_insert_with(|| Arc::new(Table::new(&self.columns))))
+            let mut tables = self.lock();
+            Arc::clone(tables.entry(question).or_insert_with(|| Arc::new(Table::new(Arc::clone(&self.columns)))))
         };
         let sources = Sources::new(&question, &self.columns)?;
         Ok(GuardEvaluator { question, verdict, table, sources, series: RefCell::default() })
     }
 
-    /// Drops all answers that no evaluator is using.
-    pub fn clear(&self) {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.retain(|_, table| Arc::strong_count(table) > 1);
+    /// Drops all answers that no evaluator is using; returns the bytes given back to the budget.
+    pub fn clear(&self) -> usize {
+        let mut tables = self.lock();
+        let mut freed = 0;
+        tables.retain(|_, table| {
+            let used = Arc::strong_count(table) > 1;
+            if !used {
+                freed += table.bytes();
+            }
+            used
+        });
+        freed
+    }
+
+    /// Drops unused answers if memory was refused since the last call, to this cache or to the columns.
+    fn make_room(&self) {
+        let unbooked = self.columns.unbooked();
+        let columns_refused = self.unbooked_seen.swap(unbooked, Ordering::Relaxed) != unbooked;
+        if columns_refused || self.lock().values().any(|table| table.refused.swap(false, Ordering::Relaxed)) {
+            self.clear();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Question, Arc<Table>>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -327,16 +354,24 @@ struct Page {
     _reservation: Reservation,
 }
 
+const PAGE_BYTES: usize = PAGE * size_of::<AtomicU64>();
+
 /// Answers to one question, in pages of bars.
 struct Table {
-    budget: Arc<dyn Budget>,
+    columns: Arc<ColumnCache>,
     pages: Vec<OnceLock<Page>>,
+    /// A page was refused.
+    refused: AtomicBool,
 }
 
 impl Table {
-    fn new(columns: &ColumnCache) -> Self {
-        let pages = columns.market().bars.len().div_ceil(PAGE);
-        Self { budget: Arc::clone(columns.budget()), pages: (0..pages).map(|_| OnceLock::new()).collect() }
+    fn new(columns: Arc<ColumnCache>) -> Self {
+        let pages = (0..columns.market().bars.len().div_ceil(PAGE)).map(|_| OnceLock::new()).collect();
+        Self { columns, pages, refused: AtomicBool::new(false) }
+    }
+
+    fn bytes(&self) -> usize {
+        self.pages.iter().filter(|page| page.get().is_some()).count() * PAGE_BYTES
     }
 
     /// The answer at bar `i`. Two threads may work it out at once: they find the same.
@@ -356,16 +391,24 @@ impl Table {
         if let Some(page) = page.get() {
             return Some(page);
         }
-        let reservation = Reservation::take(&self.budget, PAGE * size_of::<AtomicU64>())?;
+        let Some(reservation) = self.book() else {
+            self.refused.store(true, Ordering::Relaxed);
+            return None;
+        };
         // Of two threads that get here at once, one gives its booking back.
         let cells = (0..PAGE).map(|_| AtomicU64::new(UNKNOWN)).collect();
         Some(page.get_or_init(|| Page { cells, _reservation: reservation }))
+    }
+
+    fn book(&self) -> Option<Reservation> {
+        let budget = self.columns.budget();
+        Reservation::take(budget, PAGE_BYTES)
+            .or_else(|| (self.columns.evict(PAGE_BYTES) > 0).then(|| Reservation::take(budget, PAGE_BYTES)).flatten())
     }
 }
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pages = self.pages.iter().filter(|page| page.get().is_some()).count();
-        write!(f, "Table({pages} of {} pages)", self.pages.len())
+        write!(f, "Table({} of {} bytes)", self.bytes(), self.pages.len() * PAGE_BYTES)
     }
 }

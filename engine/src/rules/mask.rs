@@ -20,7 +20,7 @@ impl BitMask {
         let mut words = Vec::new();
         let mut len = 0;
         for bit in bits {
-            if len % 64 == 0 {
+            if usize::is_multiple_of(len, 64) {
                 words.push(0);
             }
             if let Some(word) = words.last_mut() {
@@ -84,7 +84,7 @@ impl BitMask {
         let end = end.min(self.len);
         let mut i = start;
         while i < end {
-            if i % 64 == 0 && i + 64 <= end {
+            if i.is_multiple_of(64) && i + 64 <= end {
                 self.words[i / 64] = if value { !0 } else { 0 };
                 i += 64;
             } else {
@@ -143,7 +143,7 @@ impl BitMask {
     }
 
     fn clear_tail(&mut self) {
-        if self.len % 64 != 0
+        if !self.len.is_multiple_of(64)
             && let Some(last) = self.words.last_mut()
         {
             *last &= (1 << (self.len % 64)) - 1;

@@ -5,7 +5,7 @@ mod bound;
 mod guards;
 mod mask;
 
-pub use bound::{BoundRules, Hit};
+pub use bound::{BoundRules, Hit, narrowest};
 pub use guards::{ClusterReport, ClusterStatus, GuardCache, GuardEvaluator};
 pub use mask::BitMask;
 
@@ -131,6 +131,47 @@ impl Expr {
                 parts.iter().flat_map(Self::columns).collect()
             }
             Self::Never(_) => Vec::new(),
+        }
+    }
+}
+
+impl std::fmt::Display for Operand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Const(value) => write!(f, "{}", value.get()),
+            Self::Column(key) => write!(f, "{key}"),
+            Self::Linear { base, factor, term } => write!(f, "{base} + {}·{term}", factor.get()),
+            Self::Offset { base, offset } => write!(f, "{base} + {}", offset.get()),
+        }
+    }
+}
+
+impl std::fmt::Display for Expr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |f: &mut std::fmt::Formatter<'_>, parts: &[Self], between: &str| {
+            for (k, part) in parts.iter().enumerate() {
+                let between = if k == 0 { "" } else { between };
+                write!(f, "{between}({part})")?;
+            }
+            Ok(())
+        };
+        match self {
+            Self::Is(Condition { left, comparison, right, .. }) => {
+                let sign = match comparison {
+                    Comparison::Less => "<",
+                    Comparison::LessOrEqual => "<=",
+                    Comparison::Greater => ">",
+                    Comparison::GreaterOrEqual => ">=",
+                };
+                write!(f, "{left} {sign} {right}")
+            }
+            Self::All(parts) => list(f, parts, " and "),
+            Self::Any(parts) => list(f, parts, " or "),
+            Self::AtLeast { count, of } => {
+                write!(f, "at least {count} of ")?;
+                list(f, of, ", ")
+            }
+            Self::Never(why) => f.write_str(why),
         }
     }
 }

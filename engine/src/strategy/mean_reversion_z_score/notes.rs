@@ -7,9 +7,12 @@ use super::MeanReversion;
 use super::overlay::Overlay;
 use super::scenarios::{bias_columns, is_loaded, kalman_z};
 use super::settings::{Bands, Filter, Settings, column};
-use crate::indicators::{ColumnKey, Series};
+use crate::indicators::{
+    ClusterOutcome, ClusterSettings, ColumnKey, Series, cluster_state, garch_sigma_local, kalman_gains,
+    kalman_garch_z_local, returns,
+};
 use crate::rules::Rule;
-use crate::units::{Direction, PriceSide, Timeframe};
+use crate::units::{Bits, Direction, PriceSide, Timeframe};
 
 /// Columns that only the notes read: both trend filters and every overlay, as far as their timeframes are loaded.
 pub(super) fn columns(strategy: &MeanReversion) -> Vec<ColumnKey> {
@@ -76,6 +79,9 @@ pub(super) fn notes(strategy: &MeanReversion, rule: &Rule, slice: &DataSlice<'_>
             let ema = column(strategy.context.primary, Series::Ema(settings.ema_length), &strategy.context);
             meta.insert("ema".to_owned(), slice.value(&ema).into());
         }
+        5 => {
+            meta.insert("vol_cluster".to_owned(), vol_cluster(strategy, rule.direction, slice));
+        }
         6 => {
             let name = if strategy.context.variant == Variant::V2 { "chain" } else { "timeframes" };
             let links: Vec<Value> = chain.into_iter().map(|link| link.json.into()).collect();
@@ -135,10 +141,97 @@ fn bias(filter: &Filter, strategy: &MeanReversion, slice: &DataSlice<'_>) -> Bia
     Bias { label, json }
 }
 
+/// The z-score the scenario looked at.
 fn z(strategy: &MeanReversion, rule: &Rule, slice: &DataSlice<'_>) -> Option<f64> {
     let settings = strategy.settings(rule.direction);
-    let _ = settings;
-    slice.value(&column(strategy.context.primary, Series::Close, &strategy.context))
+    let (r, q) = (settings.kalman_r, settings.kalman_q);
+    let series = match rule.scenario_id {
+        4 if settings.local_z_lookback > 0 => return local_z(settings, slice),
+        4 => Series::KalmanGarchZ {
+            r: Bits::new(r),
+            q: Bits::new(q),
+            garch: settings.garch,
+            min_periods: settings.garch_min_periods,
+        },
+        _ => kalman_z(settings.window_length, r, q),
+    };
+    slice.value(&column(strategy.context.primary, series, &strategy.context))
+}
+
+/// The last closes (bid) a local form looks at, and their returns.
+fn local_window<'a>(slice: &'a DataSlice<'_>, lookback: u32, settings: &Settings) -> (&'a [f64], Vec<f64>) {
+    let closes = slice.closes(PriceSide::Bid);
+    let window = &closes[closes.len().saturating_sub(lookback as usize)..];
+    (window, returns(window, settings.garch.log_returns, settings.garch.scale.get()))
+}
+
+fn local_z(settings: &Settings, slice: &DataSlice<'_>) -> Option<f64> {
+    let lookback = settings.local_z_lookback;
+    let (closes, returns) = local_window(slice, lookback, settings);
+    let gains = kalman_gains(settings.kalman_r, settings.kalman_q, closes.len());
+    let last = closes.len().checked_sub(1)?;
+    let min_periods = settings.garch_min_periods;
+    let z = kalman_garch_z_local(closes, &returns, &gains, last, lookback, &settings.garch, min_periods);
+    Some(z).filter(|z| !z.is_nan())
+}
+
+/// What the cluster guard of scenario 5 saw.
+fn vol_cluster(strategy: &MeanReversion, direction: Direction, slice: &DataSlice<'_>) -> Value {
+    let settings = strategy.settings(direction);
+    let cluster = &settings.cluster;
+    let series = if cluster.is_atr() {
+        let atr = ColumnKey::bid(strategy.context.primary, Series::Atr(settings.atr_length));
+        slice.column(&atr).map(<[f64]>::to_vec).unwrap_or_default()
+    } else {
+        local_sigma(settings, slice)
+    };
+    let (window, k, min_points) = (cluster.window, cluster.k, cluster.min_points);
+    let log_transform = cluster.log_transform;
+    let (sample_size, outcome) = cluster_state(&series, &ClusterSettings { window, k, min_points, log_transform });
+    let mut meta = Map::new();
+    let mut put = |key: &str, value: Value| meta.insert(key.to_owned(), value);
+    put("feature", cluster.feature.clone().into());
+    put("window", window.into());
+    put("k", k.into());
+    put("min_points", min_points.into());
+    put("log_transform", log_transform.into());
+    put("hysteresis_bars", cluster.hysteresis_bars.into());
+    put("direction", direction.as_str().into());
+    put("allowed_labels", cluster.allowed.clone().into());
+    put("sample_size", sample_size.into());
+    let status = match outcome {
+        ClusterOutcome::InsufficientPoints => "insufficient_points",
+        ClusterOutcome::InsufficientUnique => "insufficient_unique",
+        ClusterOutcome::Ok(state) => {
+            let label = state.label();
+            let allowed = cluster.allowed.contains(&label);
+            let agrees = state.run >= cluster.hysteresis_bars.max(1);
+            put("label", label.into());
+            put("sigma", state.sigma.into());
+            put("centers", state.centers.into());
+            if let Some(centers) = state.centers_log {
+                put("centers_log", centers.into());
+            }
+            put("allowed_now", allowed.into());
+            put("hysteresis_ok", agrees.into());
+            match (agrees, allowed) {
+                (false, _) => "hysteresis_block",
+                (true, false) => "label_block",
+                (true, true) => "ok",
+            }
+        }
+    };
+    put("status", status.into());
+    meta.into()
+}
+
+fn local_sigma(settings: &Settings, slice: &DataSlice<'_>) -> Vec<f64> {
+    let lookback = settings.cluster.garch_lookback;
+    let (closes, returns) = local_window(slice, lookback, settings);
+    let mut sigma = Vec::new();
+    let last = closes.len().saturating_sub(1);
+    garch_sigma_local(&returns, last, lookback, &settings.garch, settings.garch_min_periods, &mut sigma);
+    sigma
 }
 
 /// The band the signal used and, where it is the target, the middle.

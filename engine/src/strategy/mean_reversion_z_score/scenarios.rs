@@ -6,7 +6,7 @@
 use super::super::{BuildContext, Variant};
 use super::overlay::Overlay;
 use super::settings::{Bands, ChainMode, Filter, FilterMode, Settings, column};
-use crate::indicators::{ColumnKey, Series};
+use crate::indicators::{ColumnKey, Series, cluster_rank};
 use crate::rules::{ClusterFeature, Comparison, Condition, ExitRule, Expr, LateGuard, Operand, Rule};
 use crate::units::{Bits, Direction, Timeframe};
 
@@ -248,12 +248,7 @@ fn vol_cluster(settings: &Settings) -> Result<LateGuard, &'static str> {
 
 /// `label` is a name that one of `k` clusters, ranked from quiet to wild, can have.
 pub(super) fn can_occur(label: &str, k: u32) -> bool {
-    const NAMES: [&str; 5] = ["low", "mid", "high", "very_high", "extreme"];
-    let rank = NAMES.iter().position(|name| *name == label).and_then(|rank| u32::try_from(rank).ok()).or_else(|| {
-        let rank = label.strip_prefix("cluster_")?.parse().ok()?;
-        (rank >= 5 && label == format!("cluster_{rank}")).then_some(rank)
-    });
-    rank.is_some_and(|rank| rank < k)
+    cluster_rank(label).is_some_and(|rank| rank < k)
 }
 
 /// The overlay chain of scenario 6.

@@ -1,0 +1,521 @@
+//! From a run configuration to a backtest ready to run: data, instrument, costs and gates resolved once and shared
+//! by every trial on the same bars.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::backtest::config::RunConfig;
+use crate::backtest::fingerprint::rules_hash;
+use crate::backtest::walk::{HoldingRule, Inputs, Observer, Plan, Walked, walk};
+use crate::data::{
+    Conversion, CostFile, CostSpec, DataRequest, FeeSchema, InputFile, LoadedData, Manifest, MarketData, NewsCalendar,
+    Rates, Sources, SymbolSpec, SyntheticSource, load, session_mask,
+};
+use crate::error::{Error, Result};
+use crate::execution::{DrawTable, FeeRate, Fees, Slippage, Terms, VolumeGrid};
+use crate::indicators::{Budget, Column, ColumnCache, ColumnKey, MtfOptions, StaleLimit, check_warmup};
+use crate::metrics::{Summary, first_not_finite, summarise};
+use crate::portfolio::Trade;
+use crate::rules::{BitMask, GuardCache};
+use crate::strategy::{self, ColumnView, DataSlice, Strategy, Variant};
+use crate::units::{Bits, MINUTE_NS, Timeframe};
+
+/// What all backtests on one data set share. Filled lazily, safe to use from many threads; nothing in it depends on
+/// the order of use.
+pub struct Environment {
+    data: LoadedData,
+    spec: SymbolSpec,
+    costs: CostFile,
+    news: Option<NewsCalendar>,
+    manifest: Manifest,
+    options: MtfOptions,
+    budget: Arc<dyn Budget>,
+    warnings: Vec<String>,
+    markets: Mutex<BTreeMap<Bits, Arc<Market>>>,
+    gates: Mutex<BTreeMap<GateKey, Arc<BitMask>>>,
+    draws: Mutex<Option<Arc<DrawTable>>>,
+}
+
+/// Bars of one spread multiplier with their columns and guards.
+pub struct Market {
+    /// Bars.
+    pub data: Arc<MarketData>,
+    /// Columns computed so far.
+    pub columns: Arc<ColumnCache>,
+    /// Late guards and what they remember.
+    pub guards: GuardCache,
+}
+
+/// Text form of what decides the gates of a configuration.
+type GateKey = String;
+
+/// How money values were converted; part of `meta.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccountTerms {
+    /// Account money per price unit and lot.
+    pub unit_value: f64,
+    /// `rates`, `same_currency`, `tick_value` or `contract_size`.
+    pub fx_source: &'static str,
+    /// Pairs for which no rate was given and 1 was taken.
+    pub fx_unresolved: Vec<String>,
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment").field("symbol", &self.data.market.symbol).finish_non_exhaustive()
+    }
+}
+
+impl Environment {
+    /// Loads everything `config` names. `timeframes`: those the strategies need beside the primary and the additional
+    /// ones. Costs, specs and, if the news filter is on, the calendar are read and hashed too.
+    ///
+    /// # Errors
+    /// Data and configuration errors, before any work.
+    pub fn open(
+        config: &RunConfig,
+        timeframes: &[Timeframe],
+        sources: &Sources,
+        budget: Arc<dyn Budget>,
+    ) -> Result<Self> {
+        let (specs, specs_input) = sources.specs()?;
+        let (costs, costs_input) = sources.costs()?;
+        let parity = config.variant == Variant::V1Parity;
+        let request = DataRequest {
+            symbol: config.symbol.clone(),
+            primary: config.primary,
+            others: config.additional.iter().chain(timeframes).copied().collect(),
+            start_ns: config.start_ns,
+            end_ns: config.end_ns,
+            warmup_bars: config.warmup_bars,
+            parity,
+            sessions: config.sessions.clone().unwrap_or_default(),
+            synthetic: config.synthetic.map(|(seed, bars)| SyntheticSource { seed, bars }),
+        };
+        let mut data = load(&request, sources)?;
+        let mut inputs = std::mem::take(&mut data.inputs);
+        inputs.extend([specs_input, costs_input]);
+        let news = match config.news {
+            Some(_) => {
+                let (calendar, input) = sources.news()?;
+                inputs.push(input);
+                Some(calendar)
+            }
+            None => None,
+        };
+        let (spec, found) = specs.for_symbol(&config.symbol);
+        let (pip, pip_defaulted) = spec.resolve_pip_size(&config.symbol, config.costs.pip_size);
+        data.governance.specs_found = found;
+        data.governance.pip_size_defaulted = pip_defaulted;
+        let mut warnings = std::mem::take(&mut data.warnings);
+        warnings.extend(money_warnings(config, &spec, found, pip, pip_defaulted));
+        Ok(Self {
+            data,
+            spec,
+            costs,
+            news,
+            manifest: Manifest::new(inputs),
+            options: mtf_options(config),
+            budget,
+            warnings,
+            markets: Mutex::default(),
+            gates: Mutex::default(),
+            draws: Mutex::default(),
+        })
+    }
+
+    /// Bars and how clean they were.
+    pub fn data(&self) -> &LoadedData {
+        &self.data
+    }
+
+    /// Identity of everything read.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Files read, by path and kind.
+    pub fn inputs(&self) -> &[InputFile] {
+        self.manifest.inputs()
+    }
+
+    /// What is worth telling before the run.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Bars under `multiplier`, with their columns; made once per multiplier.
+    pub fn market(&self, multiplier: f64) -> Arc<Market> {
+        let mut markets = self.markets.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || {
+            let data = Arc::new(self.data.market.with_spread_multiplier(multiplier));
+            let columns = Arc::new(ColumnCache::new(Arc::clone(&data), self.options.clone(), Arc::clone(&self.budget)));
+            let guards = GuardCache::new(Arc::clone(&columns));
+            Arc::new(Market { data, columns, guards })
+        };
+        Arc::clone(markets.entry(Bits::new(multiplier)).or_insert_with(make))
+    }
+
+    /// Drops columns and remembered guard answers that nobody uses until `bytes` are given back to the budget or
+    /// nothing is left; returns what was given back.
+    pub fn release_memory(&self, bytes: usize) -> usize {
+        let markets = self.markets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut freed = 0;
+        for market in markets.values() {
+            if freed < bytes {
+                freed += market.columns.evict(bytes - freed);
+            }
+            if freed < bytes {
+                freed += market.guards.clear();
+            }
+        }
+        freed
+    }
+
+    /// Resolves one setting. `rng_seed` is the seed in force (the configuration's, or the one drawn for it).
+    ///
+    /// # Errors
+    /// Strategy lookup and parameters (E4001, E4002), warm-up too short for the setting (E4003, `v2`), an empty trade
+    /// window (E4102).
+    pub fn prepare(&self, config: &RunConfig, rng_seed: u64) -> Result<Prepared> {
+        let family = strategy::find(&config.strategy_name)?;
+        let mut strategy = family.build(&config.strategy_parameters, &config.build_context())?;
+        strategy.on_init(&self.data.market)?;
+        let columns = strategy.columns();
+        if config.variant == Variant::V2 {
+            check_warmup(&columns, config.primary, config.warmup_bars)?;
+        }
+        let (plan, account) = self.plan(config, strategy.as_ref())?;
+        let rules_hash = rules_hash(strategy.as_ref(), &plan, config, rng_seed);
+        Ok(Prepared {
+            market: self.market(config.effective_spread_multiplier()),
+            gates: self.gates(config),
+            draws: self.draws(rng_seed),
+            strategy,
+            columns,
+            plan,
+            account,
+            rules_hash,
+        })
+    }
+
+    fn draws(&self, rng_seed: u64) -> Arc<DrawTable> {
+        let mut latest = self.draws.lock().unwrap_or_else(PoisonError::into_inner);
+        match latest.as_ref().filter(|table| table.rng_seed() == rng_seed) {
+            Some(table) => Arc::clone(table),
+            None => Arc::clone(latest.insert(Arc::new(DrawTable::new(rng_seed)))),
+        }
+    }
+
+    /// Bars on which sessions and news let entries pass.
+    fn gates(&self, config: &RunConfig) -> Option<Arc<BitMask>> {
+        if config.sessions.is_none() && config.news.is_none() {
+            return None;
+        }
+        let key = format!("{:?} {:?}", config.sessions, config.news);
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || {
+            let bars = &self.data.market.bars;
+            let mut mask = session_mask(bars, config.sessions.as_deref().unwrap_or_default());
+            if let (Some(filter), Some(calendar)) = (&config.news, &self.news) {
+                let currencies = self.spec.currencies(&config.symbol);
+                mask.and(&calendar.open_mask(bars, filter, &currencies, config.variant == Variant::V1Parity));
+            }
+            Arc::new(mask)
+        };
+        Some(Arc::clone(gates.entry(key).or_insert_with(make)))
+    }
+
+    fn plan(&self, config: &RunConfig, strategy: &dyn Strategy) -> Result<(Plan, AccountTerms)> {
+        let (terms, account) = terms(config, &self.spec, &self.costs);
+        let market = &self.data.market;
+        let tradable = market.first_tradable..market.bars.len();
+        let (bars, close_at_end) = match config.trade_window {
+            None => (tradable, false),
+            Some((start, end)) => {
+                let before = |instant| market.bars.open_time.partition_point(|t| *t < instant);
+                (before(start).max(tradable.start)..before(end).min(tradable.end), true)
+            }
+        };
+        if bars.is_empty() {
+            return Err(Error::DataCorrupt {
+                kind: "DateRangeEmpty",
+                path: config.symbol.clone().into(),
+                row: 0,
+                timestamp_ns: config.trade_window.map(|(start, _)| start),
+                rule: "the trade window must hold at least one tradable bar".to_owned(),
+                found: "none".to_owned(),
+            });
+        }
+        let plan = Plan {
+            terms,
+            initial_balance: config.account.initial_balance,
+            max_positions: config.account.max_positions,
+            cooldown_bars: config.cooldown_candles,
+            cooldown_ns: config.cooldown_minutes * MINUTE_NS,
+            cooldown_after_exit_ns: config.cooldown_minutes_trade * MINUTE_NS,
+            holding: holding_rule(config, strategy),
+            bars,
+            close_at_end,
+        };
+        Ok((plan, account))
+    }
+}
+
+/// Worth telling because it changes money.
+fn money_warnings(config: &RunConfig, spec: &SymbolSpec, found: bool, pip: f64, pip_defaulted: bool) -> Vec<String> {
+    let symbol = &config.symbol;
+    let mut warnings = Vec::new();
+    if !found {
+        warnings.push(format!("{symbol} is not in the symbol specs: every default is taken"));
+    }
+    if pip_defaulted {
+        warnings.push(format!("the pip size of {symbol} is defaulted to {pip}; set pip_size in the symbol specs"));
+    }
+    if spec.contract_size.is_none() {
+        warnings.push(format!("the contract size of {symbol} is not stated"));
+    }
+    let unresolved = terms(config, spec, &CostFile::default()).1;
+    if !matches!(unresolved.fx_source, "rates" | "same_currency") {
+        warnings.push(format!(
+            "no rate leads from the quote currency of {symbol} to {}: money is reckoned by {}; set rates.static",
+            config.account.currency, unresolved.fx_source
+        ));
+    }
+    if !config.costs.enabled {
+        warnings.push("costs are off: no fees and no slippage".to_owned());
+    }
+    warnings
+}
+
+fn mtf_options(config: &RunConfig) -> MtfOptions {
+    match config.variant {
+        Variant::V2 => MtfOptions::default(),
+        Variant::V1Parity => MtfOptions {
+            visibility: config.parity.visibility,
+            close_stamped: config.parity.close_stamped.clone(),
+            stale_limit: Some(StaleLimit::from_bars(config.parity.stale_bar_limit_bars)),
+        },
+    }
+}
+
+fn holding_rule(config: &RunConfig, strategy: &dyn Strategy) -> Option<HoldingRule> {
+    let management = &config.management;
+    if !management.enabled.unwrap_or_else(|| strategy.uses_position_manager()) || !management.holding_enabled {
+        return None;
+    }
+    let minutes = management.max_holding_minutes.or_else(|| strategy.max_holding_minutes())?;
+    (minutes > 0).then(|| HoldingRule {
+        limit_ns: minutes.saturating_mul(MINUTE_NS),
+        only_scenarios: management.only_scenarios.clone(),
+    })
+}
+
+/// Terms of trade, execution specification §1, §8 to §10.
+fn terms(config: &RunConfig, spec: &SymbolSpec, costs: &CostFile) -> (Terms, AccountTerms) {
+    let symbol = &config.symbol;
+    let account = config.account.currency.as_str();
+    let cost = costs.for_symbol(symbol, account);
+    let (pip, _) = spec.resolve_pip_size(symbol, config.costs.pip_size);
+    // the cost file's factor is not read in parity runs.
+    let file_factor = cost.pip_buffer_factor.filter(|_| config.variant == Variant::V2);
+    let factor = config.costs.pip_buffer_factor.or(file_factor).unwrap_or(0.5);
+    let quote = spec.quote_currency.clone().or_else(|| symbol.get(3..6).map(str::to_owned));
+    let mut unresolved = Vec::new();
+    let fees =
+        if config.costs.enabled { fees(config, spec, &cost, quote.as_deref(), &mut unresolved) } else { Fees::NONE };
+    let (pip_value, unit_value, fx_source) = money_per_lot(spec, &config.rates, account, pip);
+    let terms = Terms {
+        variant: config.variant,
+        pip,
+        buffer: pip * factor,
+        min_stop_pips: spec.min_sl_distance_pips,
+        slippage: Slippage {
+            fixed_pips: cost.fixed_pips,
+            random_pips: cost.random_pips,
+            multiplier: if config.costs.enabled { config.costs.slippage_multiplier } else { 0.0 },
+        },
+        fees,
+        volume: VolumeGrid { min: spec.volume_min, step: spec.volume_step, max: spec.volume_max },
+        risk: config.account.risk_per_trade,
+        pip_value,
+        unit_value,
+    };
+    (terms, AccountTerms { unit_value, fx_source, fx_unresolved: unresolved })
+}
+
+const DEFAULT_CONTRACT_SIZE: f64 = 100_000.0;
+
+fn fees(
+    config: &RunConfig,
+    spec: &SymbolSpec,
+    cost: &CostSpec,
+    quote: Option<&str>,
+    unresolved: &mut Vec<String>,
+) -> Fees {
+    let mut conversion = |from: &str, to: &str| {
+        config.rates.conversion(from, to).unwrap_or_else(|| {
+            unresolved.push(format!("{from}{to}"));
+            Conversion::default()
+        })
+    };
+    let rate = match cost.schema {
+        FeeSchema::PerLot => FeeRate::PerLot(cost.per_lot),
+        FeeSchema::PerMillionNotional => FeeRate::PerMillion(cost.rate_per_million),
+        FeeSchema::PercentOfNotional => FeeRate::Percent(cost.pct),
+    };
+    let needs_notional = !matches!(rate, FeeRate::PerLot(_));
+    Fees {
+        rate,
+        min_fee: cost.min_fee,
+        multiplier: config.costs.fee_multiplier,
+        on_entry: cost.side.charges_entry(),
+        on_exit: cost.side.charges_exit(),
+        contract_size: spec.contract_size.unwrap_or(DEFAULT_CONTRACT_SIZE),
+        quote_to_fee: match quote {
+            Some(quote) if needs_notional => conversion(quote, &cost.fee_ccy),
+            _ => Conversion::default(),
+        },
+        fee_to_account: conversion(&cost.fee_ccy, &config.account.currency),
+    }
+}
+
+/// Money per pip and per price unit of one lot, and where the conversion came from (execution specification §10.1).
+fn money_per_lot(spec: &SymbolSpec, rates: &Rates, account: &str, pip: f64) -> (f64, f64, &'static str) {
+    if let (Some(contract), Some(quote)) = (spec.contract_size, spec.quote_currency.as_deref())
+        && let Some(fx) = rates.conversion(quote, account)
+    {
+        let source = if quote == account { "same_currency" } else { "rates" };
+        return (fx.apply(contract * pip), fx.apply(contract), source);
+    }
+    if let (Some(value), Some(size)) = (spec.tick_value, spec.tick_size) {
+        let unit_value = value / size;
+        return (unit_value * pip, unit_value, "tick_value");
+    }
+    let unit_value = spec.contract_size.unwrap_or(DEFAULT_CONTRACT_SIZE);
+    (unit_value * pip, unit_value, "contract_size")
+}
+
+/// One setting, resolved and ready to run.
+pub struct Prepared {
+    market: Arc<Market>,
+    gates: Option<Arc<BitMask>>,
+    draws: Arc<DrawTable>,
+    strategy: Box<dyn Strategy>,
+    columns: Vec<ColumnKey>,
+    plan: Plan,
+    account: AccountTerms,
+    rules_hash: [u8; 8],
+}
+
+/// Columns of one run, held while it lasts.
+struct Held<'a> {
+    keys: &'a [ColumnKey],
+    columns: Vec<Column>,
+}
+
+impl ColumnView for Held<'_> {
+    fn column(&self, key: &ColumnKey) -> Option<&[f64]> {
+        self.keys.binary_search(key).ok().map(|at| &*self.columns[at])
+    }
+}
+
+/// What one backtest earned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Trades, equity, counts, cash.
+    pub walked: Walked,
+    /// Metrics.
+    pub summary: Summary,
+}
+
+impl Prepared {
+    /// Digest of what the setting resolves to: settings that share it have equal results.
+    pub fn rules_hash(&self) -> [u8; 8] {
+        self.rules_hash
+    }
+
+    /// Columns the strategy reads, sorted.
+    pub fn columns(&self) -> &[ColumnKey] {
+        &self.columns
+    }
+
+    /// The strategy.
+    pub fn strategy(&self) -> &dyn Strategy {
+        self.strategy.as_ref()
+    }
+
+    /// Numbers of the run.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How money was converted.
+    pub fn account(&self) -> &AccountTerms {
+        &self.account
+    }
+
+    /// Bars it runs on.
+    pub fn market(&self) -> &Arc<Market> {
+        &self.market
+    }
+
+    /// Runs it. `trades` is storage to reuse.
+    ///
+    /// # Errors
+    /// Those of [`walk`], of a column, or [`Error::MetricNotFinite`].
+    pub fn run(&self, trades: Vec<Trade>, observer: &mut impl Observer) -> Result<Outcome> {
+        let held = Held { keys: &self.columns, columns: self.market.columns.get_all(&self.columns)? };
+        let inputs = Inputs {
+            market: &self.market.data,
+            strategy: self.strategy.as_ref(),
+            columns: &held,
+            guards: Some(&self.market.guards),
+            gates: self.gates.as_deref(),
+            draws: &self.draws,
+        };
+        let walked = walk(inputs, &self.plan, trades, observer)?;
+        let summary = summarise(
+            &walked.trades,
+            walked.equity.clone(),
+            &walked.counters,
+            walked.ledger.fees_total(),
+            self.plan.terms.risk,
+        );
+        match first_not_finite(&summary.values) {
+            Some(metric) => Err(Error::MetricNotFinite { key: metric.key() }),
+            None => Ok(Outcome { walked, summary }),
+        }
+    }
+
+    /// Why a run without trades had none: `no_signal`, `all_rejected` or `never_closed`; with rules, the condition
+    /// that held on the fewest bars is named.
+    ///
+    /// # Errors
+    /// Those of a column.
+    pub fn why_no_trade(&self, outcome: &Outcome) -> Result<String> {
+        let counters = &outcome.walked.counters;
+        if counters.open_positions_at_end > 0 {
+            return Ok("never_closed".to_owned());
+        }
+        if counters.signals > 0 {
+            return Ok("all_rejected".to_owned());
+        }
+        let held = Held { keys: &self.columns, columns: self.market.columns.get_all(&self.columns)? };
+        let narrowest = match self.strategy.rules() {
+            Some(rules) => crate::rules::narrowest(rules, &held, self.plan.bars.clone())?,
+            None => None,
+        };
+        Ok(narrowest.map_or_else(|| "no_signal".to_owned(), |text| format!("no_signal: {text}")))
+    }
+
+    /// The view of a strategy at bar `i`, with the run's columns; for notes of signals.
+    ///
+    /// # Errors
+    /// Those of a column.
+    pub fn at<T>(&self, i: usize, read: impl FnOnce(&DataSlice<'_>) -> T) -> Result<T> {
+        let held = Held { keys: &self.columns, columns: self.market.columns.get_all(&self.columns)? };
+        Ok(read(&DataSlice::new(&self.market.data, i, &held)))
+    }
+}
