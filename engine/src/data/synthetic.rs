@@ -529,6 +529,31 @@ mod tests {
     }
 
     #[test]
+    fn tmp_calibrate() {
+        for seed in 1..9 {
+            let sides = generate(&Market::of("EURUSD"), Timeframe::M5, SyntheticSource { seed, bars: 75_000 });
+            let c = &sides.bid.close;
+            let (n, hold) = (100usize, 36usize);
+            let (mut sum, mut count, mut win) = (0.0, 0, 0);
+            let mut i = n;
+            while i + hold < c.len() {
+                let w = &c[i - n..i];
+                let m = w.iter().sum::<f64>() / n as f64;
+                let sd = (w.iter().map(|x| (x - m) * (x - m)).sum::<f64>() / n as f64).sqrt();
+                let z = (c[i] - m) / sd;
+                if z.abs() > 2.0 {
+                    let g = -z.signum() * (c[i + hold] - c[i]) / 1e-4;
+                    sum += g; count += 1; if g > 1.8 { win += 1; }
+                    i += hold;
+                } else { i += 1; }
+            }
+            let rets: Vec<f64> = c.windows(2).map(|w| (w[1]/w[0]).ln()).collect();
+            let vol = (rets.iter().map(|r| r*r).sum::<f64>() / rets.len() as f64 * 74880.0).sqrt();
+            println!("seed {seed}: {count} entries, mean gross {:.2} pips, win {:.2}, vol {vol:.3} last {}", sum / count as f64, win as f64 / count as f64, c[c.len()-1]);
+        }
+    }
+
+    #[test]
     fn weekends_are_absent_and_bins_start_at_midnight() {
         let (start, _) = period(Timeframe::H4, 10);
         assert_eq!(start.rem_euclid(DAY_NS), 0);
