@@ -1,7 +1,9 @@
 //! Every indicator against the vectors of the specification: values of the reference, NaN in the same places, within
 //! 1e-10 absolute (closer where said).
 
-mod support;
+#![allow(clippy::unwrap_used, reason = "helpers of tests: a wrong vector file must fail loudly")]
+
+mod vectors;
 
 use engine::data::{MarketData, Quotes};
 use engine::indicators::{
@@ -11,7 +13,7 @@ use engine::indicators::{
 use engine::rules::{ClusterFeature, Comparison, GuardCache, LateGuard};
 use engine::units::{Bits, PriceSide, Timeframe};
 use std::sync::Arc;
-use support::{Table, assert_close, bars, market, vectors};
+use vectors::{Table, assert_close, bars, market, vectors};
 
 /// Absolute, as the specification asks.
 const TOLERANCE: f64 = 1e-10;

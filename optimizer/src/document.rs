@@ -206,15 +206,15 @@ impl Node {
         }
     }
 
-    /// Sets the value at a dotted path, making the maps on the way; an empty list on the way counts as an empty map
-    /// (`trade_management.rules: []`). Fails with the path at which something else than a map stands.
+    /// Sets the value at a path of keys, making the maps on the way; an empty list on the way counts as an empty map
+    /// (`trade_management.rules: []`).
     ///
     /// # Errors
-    /// The dotted path of the obstacle.
-    pub fn set(&mut self, path: &str, key_span: &Span, value: Self) -> Result<(), String> {
+    /// The dotted path at which something else than a map stands.
+    pub fn set(&mut self, path: &[&str], key_span: &Span, value: Self) -> Result<(), String> {
         let mut node = self;
         let mut walked = String::new();
-        let mut parts = path.split('.').peekable();
+        let mut parts = path.iter().peekable();
         while let Some(part) = parts.next() {
             if matches!(&node.kind, NodeKind::Null) || matches!(&node.kind, NodeKind::List(items) if items.is_empty()) {
                 node.kind = NodeKind::Map(Vec::new());
@@ -224,9 +224,9 @@ impl Node {
                 walked.push('.');
             }
             walked.push_str(part);
-            let index = entries.iter().position(|entry| entry.key == part).unwrap_or_else(|| {
+            let index = entries.iter().position(|entry| entry.key == *part).unwrap_or_else(|| {
                 entries.push(Entry {
-                    key: part.to_owned(),
+                    key: (*part).to_owned(),
                     key_span: key_span.clone(),
                     value: Self { span: value.span.clone(), kind: NodeKind::Map(Vec::new()) },
                 });
@@ -583,9 +583,9 @@ mod tests {
     fn a_value_is_set_at_a_path() {
         let mut doc = parse("a: {b: 1}\nrules: []\n");
         let source = parse("9").root;
-        doc.root.set("a.c.d", &source.span, source.clone()).unwrap();
-        doc.root.set("rules.x", &source.span, source.clone()).unwrap();
-        assert_eq!(doc.root.set("a.b.c", &source.span, source.clone()), Err("a.b".to_owned()));
+        doc.root.set(&["a", "c", "d"], &source.span, source.clone()).unwrap();
+        doc.root.set(&["rules", "x"], &source.span, source.clone()).unwrap();
+        assert_eq!(doc.root.set(&["a", "b", "c"], &source.span, source.clone()), Err("a.b".to_owned()));
         assert_eq!(doc.to_json().to_string(), r#"{"a":{"b":1,"c":{"d":9}},"rules":{"x":9}}"#);
     }
 

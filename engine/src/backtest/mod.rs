@@ -1,6 +1,8 @@
 //! One backtest from configuration to result.
 
+pub mod artefact;
 mod blocks;
+pub mod canonical;
 pub mod config;
 mod fingerprint;
 mod reader;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use engine::backtest::RunConfig;
 use engine::error::nearest;
-use engine::strategy::{BuildContext, Family, ParamDefault, ParamSpec};
+use engine::strategy::{BuildContext, Family, ParamKind, ParamSpec};
 use rust_decimal::Decimal;
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ use crate::grid::config_keys::{self, ConfigKey};
 use crate::grid::reader::{At, Reader};
 use crate::space::axis::{Axis, AxisFault, MAX_VALUES, Member, Target, Values, decimal};
 use crate::space::constraint::{Constraint, Origin, Slot, Test};
-use crate::space::value::{ValueKind, ValueType, display};
+use crate::space::value::{ValueKind, ValueType};
 use crate::space::{Space, put};
 
 /// An axis as written.
@@ -48,11 +48,8 @@ pub(super) struct FixedEntry {
 
 impl FixedEntry {
     /// Its path in the run config.
-    pub(super) fn config_path(&self) -> String {
-        match &self.target {
-            Target::Parameter(name) => format!("strategy_parameters.{name}"),
-            Target::Config(path) => path.clone(),
-        }
+    pub(super) fn config_path(&self) -> Vec<&str> {
+        self.target.path()
     }
 
     /// Its path in the grid.
@@ -299,7 +296,8 @@ pub(super) fn build_space(
     context: &BuildContext,
     normalised: &Value,
 ) -> Result<Space, Box<Diagnostics>> {
-    let mut builder = Builder { reader: Reader::default(), family, normalised };
+    let specs = family.parameters_in(context);
+    let mut builder = Builder { reader: Reader::default(), family, specs: &specs, context, normalised };
     let mut axes = Vec::new();
     for entry in &grid.parameters {
         if let Some(member) = builder.parameter_axis(entry) {
@@ -352,12 +350,14 @@ pub(super) fn build_space(
 struct Builder<'a> {
     reader: Reader,
     family: &'a dyn Family,
+    specs: &'a [ParamSpec],
+    context: &'a BuildContext,
     normalised: &'a Value,
 }
 
 impl Builder<'_> {
-    fn spec(&self, name: &str) -> Option<&'static ParamSpec> {
-        self.family.parameters().iter().find(|spec| spec.name == name)
+    fn spec(&self, name: &str) -> Option<&ParamSpec> {
+        self.specs.iter().find(|spec| spec.name == name)
     }
 
     fn value_type(&self, target: &Target) -> Option<ValueType> {
@@ -377,8 +377,8 @@ impl Builder<'_> {
     }
 
     /// Every name an axis or a constraint may use.
-    fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.family.parameters().iter().map(|spec| spec.name).chain(config_keys::axis_keys())
+    fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.specs.iter().map(|spec| spec.name).chain(config_keys::axis_keys())
     }
 
     fn known_type(&mut self, path: &str, name: &str, key_span: &Span, target: &Target) -> Option<ValueType> {
@@ -420,10 +420,10 @@ impl Builder<'_> {
             }
         };
         if !matches!(entry.form, Form::List(_))
-            && let Some((value, rule)) = first_outside(&values, &value_type)
+            && let Some(rule) =
+                values.extremes().iter().find_map(|(_, value)| self.check(&value_type, &entry.target, value).err())
         {
-            let message = format!("every value {rule}, got {}", display(&value));
-            self.reader.fault(&entry.span, path, message);
+            self.reader.fault(&entry.span, path, format!("every value {rule}"));
             return None;
         }
         Some(Member { name: entry.key.clone(), target: entry.target.clone(), value_type, values })
@@ -465,36 +465,42 @@ impl Builder<'_> {
     fn listed(&mut self, path: &str, items: &[Node], value_type: ValueType, target: &Target) -> Option<Vec<Value>> {
         let mut values = Vec::with_capacity(items.len());
         for (number, node) in items.iter().enumerate() {
-            let path = format!("{path}[{number}]");
-            match value_type.read(node) {
-                Ok(value) => {
-                    if let Some(rule) = self.refused_by_config(&value_type, target, &value) {
-                        self.reader.fault(&node.span, path, rule);
-                    } else {
-                        values.push(value);
-                    }
-                }
-                Err(fault) => {
+            let value = value_type.read(node);
+            match self.check(&value_type, target, &value) {
+                Ok(()) => values.push(value),
+                Err(rule) => {
                     let single = value_type.is_list() && node.as_list().is_none();
                     let hint =
                         single.then(|| "each value of this parameter is itself a list: `[[1], [1, 2]]`".to_owned());
-                    self.reader.fault_with_hint(&node.span, path, fault.message, hint);
+                    self.reader.fault_with_hint(&node.span, format!("{path}[{number}]"), rule, hint);
                 }
             }
         }
         (values.len() == items.len()).then_some(values)
     }
 
-    /// Values without a type of their own are tried in the run config.
-    fn refused_by_config(&self, value_type: &ValueType, target: &Target, value: &Value) -> Option<String> {
-        let Target::Config(key) = target else { return None };
-        if !matches!(value_type.kind, ValueKind::Json | ValueKind::Text) {
-            return None;
+    /// Checks one value; the fault is the rule and the value found.
+    fn check(&self, value_type: &ValueType, target: &Target, value: &Value) -> Result<(), String> {
+        value_type.check(value)?;
+        match target {
+            Target::Parameter(name) => {
+                self.family.check_parameter(name, value, self.context).map_err(|violation| violation.reason)
+            }
+            Target::Config(key) => {
+                // What only the run config can judge is tried in it.
+                if !matches!(value_type.kind, ValueKind::Json | ValueKind::Param(ParamKind::Text | ParamKind::TextList))
+                {
+                    return Ok(());
+                }
+                let mut config = self.normalised.clone();
+                put(&mut config, target, value.clone());
+                let violations = RunConfig::parse(&config, true).err().unwrap_or_default();
+                match violations.iter().find(|violation| violation.path.starts_with(key.as_str())) {
+                    Some(violation) => Err(violation.to_string()),
+                    None => Ok(()),
+                }
+            }
         }
-        let mut config = self.normalised.clone();
-        put(&mut config, target, value.clone());
-        let violations = RunConfig::parse(&config, true).err()?;
-        violations.iter().find(|violation| violation.path.starts_with(key.as_str())).map(ToString::to_string)
     }
 
     fn expression(&mut self, entry: &ConstraintEntry, axes: &[String]) -> Option<Expression> {
@@ -547,23 +553,7 @@ impl Builder<'_> {
         let given = self.normalised.get("strategy_parameters").and_then(|parameters| parameters.get(name));
         match given {
             Some(value) => value.clone(),
-            None => self.spec(name).map_or(Value::Null, |spec| default_value(&spec.default)),
+            None => self.spec(name).map_or(Value::Null, |spec| spec.default.to_value()),
         }
-    }
-}
-
-fn first_outside(values: &Values, value_type: &ValueType) -> Option<(Value, String)> {
-    values.extremes().into_iter().find_map(|(_, value)| Some((value.clone(), value_type.check(&value).err()?)))
-}
-
-fn default_value(default: &ParamDefault) -> Value {
-    match default {
-        ParamDefault::Null => Value::Null,
-        ParamDefault::Int(value) => Value::from(*value),
-        ParamDefault::Float(value) => Value::from(*value),
-        ParamDefault::Bool(value) => Value::from(*value),
-        ParamDefault::Text(value) => Value::from(*value),
-        ParamDefault::Ints(values) => Value::from(values.to_vec()),
-        ParamDefault::Texts(values) => Value::from(values.to_vec()),
     }
 }

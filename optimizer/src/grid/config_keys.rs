@@ -22,7 +22,7 @@ pub enum ConfigKey {
 }
 
 const fn number(min: f64, min_inclusive: bool, nullable: bool) -> ValueType {
-    let kind = ParamKind::Float { min, min_inclusive, max: f64::MAX, max_inclusive: true };
+    let kind = if min_inclusive { ParamKind::at_least(min) } else { ParamKind::above(min) };
     ValueType { kind: ValueKind::Param(kind), nullable }
 }
 
@@ -36,7 +36,7 @@ const fn plain(kind: ParamKind, nullable: bool) -> ValueType {
 
 /// Keys that may be axes (config-and-errors §2), with their types and ranges.
 const AXES: [(&str, ValueType); 26] = [
-    ("account.account_currency", ValueType { kind: ValueKind::Text, nullable: false }),
+    ("account.account_currency", plain(ParamKind::Text, false)),
     ("account.initial_balance", number(0.0, false, false)),
     ("account.max_positions", whole(1, false)),
     ("account.risk_per_trade", number(0.0, false, false)),

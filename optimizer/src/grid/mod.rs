@@ -122,8 +122,7 @@ impl Grid {
 
         let mut config = given_config.clone();
         for entry in &fixed {
-            let path = entry.config_path();
-            if let Err(obstacle) = config.root.set(&path, &entry.key_span, entry.node.clone()) {
+            if let Err(obstacle) = config.root.set(&entry.config_path(), &entry.key_span, entry.node.clone()) {
                 reader.fault(&entry.key_span, entry.path(), format!("`{obstacle}` of the run config is no map"));
             }
         }
@@ -162,17 +161,18 @@ impl Grid {
         let key_source = Arc::new(Source { name: source, text: key.to_owned() });
         let key_span = Span::new(&key_source, 0, key.len());
         let (mut document, mut given_config) = (self.document.clone(), self.given_config.clone());
-        let head = key.split('.').next().unwrap_or(key);
+        let parts: Vec<&str> = key.split('.').collect();
+        let head = parts.first().copied().unwrap_or_default();
 
         let obstacle = if KEYS.contains(&head) {
-            document.root.set(key, &key_span, value)
+            document.root.set(&parts, &key_span, value)
         } else if self.linked.iter().any(|linked| linked.has(key)) {
             let message = format!("`{key}` is one of several linked axes; --set replaces single axes");
             return Err(Box::new(Diagnostics::at(key_span, key, message)));
         } else if axes::is_axis_key(key) {
             set_parameter(&mut document.root, key, &key_span, value)
         } else {
-            given_config.root.set(key, &key_span, value)
+            given_config.root.set(&parts, &key_span, value)
         };
         if let Err(obstacle) = obstacle {
             return Err(Box::new(Diagnostics::at(key_span, key, format!("`{obstacle}` is no map"))));

@@ -43,6 +43,16 @@ pub enum Target {
     Config(String),
 }
 
+impl Target {
+    /// The keys that lead to it from the root of a run config.
+    pub fn path(&self) -> Vec<&str> {
+        match self {
+            Self::Parameter(name) => vec!["strategy_parameters", name],
+            Self::Config(path) => path.split('.').collect(),
+        }
+    }
+}
+
 /// The values of an axis.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {

@@ -178,12 +178,8 @@ impl Space {
 
 /// Puts a value at its target, making the maps on the way; whatever else stands there gives way.
 pub fn put(config: &mut Value, target: &Target, value: Value) {
-    let path: Vec<&str> = match target {
-        Target::Parameter(name) => vec!["strategy_parameters", name],
-        Target::Config(path) => path.split('.').collect(),
-    };
     let mut at = config;
-    for part in path {
+    for part in target.path() {
         if !at.is_object() {
             *at = Value::Object(Map::new());
         }

@@ -1,12 +1,12 @@
 //! Types and ranges of what a grid may vary, and the check of single values against them.
 
 use engine::strategy::ParamKind;
-use engine::units::Timeframe;
+use engine::strategy::check_kind;
 use serde_json::Value;
 
 use crate::document::{Node, NodeKind};
 use crate::expression::{Datum, Type};
-use crate::space::axis::{AxisFault, decimal};
+use crate::space::axis::decimal;
 
 /// Type of a column of settings in chunks and the leaderboard. Every column is nullable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +35,6 @@ pub struct ValueType {
 pub enum ValueKind {
     /// As a strategy declares its parameters.
     Param(ParamKind),
-    /// Any text.
-    Text,
     /// Anything; the run config decides.
     Json,
 }
@@ -57,7 +55,7 @@ impl ValueType {
         match self.kind {
             ValueKind::Param(ParamKind::Int { .. } | ParamKind::Float { .. }) => Type::Number,
             ValueKind::Param(ParamKind::Bool) => Type::Bool,
-            ValueKind::Param(ParamKind::Choice(_) | ParamKind::Timeframe(_)) | ValueKind::Text => Type::Text,
+            ValueKind::Param(ParamKind::Choice(_) | ParamKind::Timeframe(_) | ParamKind::Text) => Type::Text,
             _ => Type::Any,
         }
     }
@@ -77,101 +75,40 @@ impl ValueType {
         matches!(self.kind, ValueKind::Param(ParamKind::IntList { .. } | ParamKind::TextList))
     }
 
-    /// The value of a node, typed and checked.
-    ///
-    /// # Errors
-    /// The rule broken and the value found.
-    pub fn read(&self, node: &Node) -> Result<Value, AxisFault> {
-        let fault = |message: String| AxisFault { message, hint: None };
-        let value = match &node.kind {
+    /// The value of a node as this type writes it: whole decimals (20, 20.0, 2e1) as integers where integers are due,
+    /// every number as a double where doubles are. Not checked.
+    pub fn read(&self, node: &Node) -> Value {
+        match &node.kind {
             NodeKind::Number(literal) if self.is_whole() => {
-                // A whole decimal is an integer however it is written: 20, 20.0, 2e1.
                 let whole = decimal(literal).ok().filter(|x| x.fract().is_zero()).and_then(|x| i64::try_from(x).ok());
                 whole.map_or_else(|| node.to_json(), Value::from)
             }
             NodeKind::Number(literal) if self.is_numeric() => {
+                // Adding zero makes -0 the same value as 0.
                 literal.parse::<f64>().map_or_else(|_| node.to_json(), |x| Value::from(x + 0.0))
             }
             _ => node.to_json(),
-        };
-        self.check(&value).map_err(|rule| fault(format!("{rule}, got {}", node.describe())))?;
-        Ok(value)
+        }
     }
 
-    /// Checks a value against type and range.
+    /// Checks type and range of a value.
     ///
     /// # Errors
-    /// The rule broken.
+    /// The rule and the value found.
     pub fn check(&self, value: &Value) -> Result<(), String> {
-        let valid = match self.kind {
-            _ if value.is_null() && self.nullable => true,
-            ValueKind::Json => true,
-            ValueKind::Text => value.is_string(),
-            ValueKind::Param(kind) => param_accepts(&kind, value),
-        };
-        if valid { Ok(()) } else { Err(format!("must be {}", self.range_text())) }
+        match self.kind {
+            ValueKind::Param(kind) if !(value.is_null() && self.nullable) => check_kind(&kind, value),
+            ValueKind::Param(_) | ValueKind::Json => Ok(()),
+        }
     }
 
-    /// The valid values in words: `a whole number >= 2`.
+    /// The valid values in words: `int >= 2`, `one of above, below, none`.
     pub fn range_text(&self) -> String {
         let range = match self.kind {
-            ValueKind::Json => "a value".to_owned(),
-            ValueKind::Text => "text".to_owned(),
-            ValueKind::Param(kind) => param_range(&kind),
+            ValueKind::Json => "any value".to_owned(),
+            ValueKind::Param(kind) => kind.range_text(),
         };
-        if self.nullable { format!("{range}, or null") } else { range }
-    }
-}
-
-fn param_accepts(kind: &ParamKind, value: &Value) -> bool {
-    match *kind {
-        ParamKind::Int { min, max } => value.as_i64().is_some_and(|x| (min..=max).contains(&x)),
-        ParamKind::Float { min, min_inclusive, max, max_inclusive } => value.as_f64().is_some_and(|x| {
-            (x > min || (min_inclusive && x == min)) && (x < max || (max_inclusive && x == max)) && x.is_finite()
-        }),
-        ParamKind::Bool => value.is_boolean(),
-        ParamKind::Choice(words) => value.as_str().is_some_and(|word| words.contains(&word)),
-        ParamKind::Timeframe(words) => {
-            value.as_str().is_some_and(|word| words.contains(&word) || word.parse::<Timeframe>().is_ok())
-        }
-        ParamKind::IntList { min, max } => value
-            .as_array()
-            .is_some_and(|list| list.iter().all(|x| x.as_i64().is_some_and(|x| (min..=max).contains(&x)))),
-        ParamKind::Text => value.is_string(),
-        ParamKind::TextList => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
-        ParamKind::Object => value.is_object(),
-    }
-}
-
-fn param_range(kind: &ParamKind) -> String {
-    match *kind {
-        ParamKind::Int { min, max } => format!("a whole number{}", whole_range(min, max)),
-        ParamKind::Float { min, min_inclusive, max, max_inclusive } => {
-            let low = (min > f64::MIN).then(|| format!("{} {min}", if min_inclusive { ">=" } else { ">" }));
-            let high = (max < f64::MAX).then(|| format!("{} {max}", if max_inclusive { "<=" } else { "<" }));
-            match (low, high) {
-                (None, None) => "a number".to_owned(),
-                (Some(bound), None) | (None, Some(bound)) => format!("a number {bound}"),
-                (Some(low), Some(high)) => format!("a number {low} and {high}"),
-            }
-        }
-        ParamKind::Bool => "true or false".to_owned(),
-        ParamKind::Choice(words) => format!("one of {}", words.join(", ")),
-        ParamKind::Timeframe([]) => "a timeframe (M1 … W1)".to_owned(),
-        ParamKind::Timeframe(words) => format!("a timeframe (M1 … W1) or one of {}", words.join(", ")),
-        ParamKind::IntList { min, max } => format!("a list of whole numbers{}", whole_range(min, max)),
-        ParamKind::Text => "text".to_owned(),
-        ParamKind::TextList => "a list of texts".to_owned(),
-        ParamKind::Object => "a map".to_owned(),
-    }
-}
-
-fn whole_range(min: i64, max: i64) -> String {
-    match (min > i64::MIN, max < i64::MAX) {
-        (false, false) => String::new(),
-        (true, false) => format!(" >= {min}"),
-        (false, true) => format!(" <= {max}"),
-        (true, true) => format!(" >= {min} and <= {max}"),
+        if self.nullable { format!("{range} or null") } else { range }
     }
 }
 

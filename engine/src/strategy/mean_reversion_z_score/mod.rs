@@ -3,12 +3,16 @@
 //!
 //! Stop and target come from the bar of the signal; exits, sizing, costs and time gates belong to execution.
 
+#[cfg(test)]
+mod bars;
 mod notes;
 mod overlay;
 mod overrides;
 mod parameters;
 mod scenarios;
 mod settings;
+#[cfg(test)]
+mod statements;
 #[cfg(test)]
 mod vectors;
 mod warnings;

@@ -11,9 +11,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::data::{Bars, MarketData, Quotes};
-use crate::error::Result;
 use crate::indicators::{Column, ColumnCache, ColumnKey, HtfMethod, MtfOptions, StaleLimit, Unlimited, Visibility};
-use crate::rules::{BoundRules, GuardCache, Guards, LateGuard};
+use crate::rules::{BoundRules, GuardCache};
 use crate::strategy::{BuildContext, ColumnView, DataSlice, Strategy, Variant, find};
 use crate::units::{Direction, Timeframe};
 
@@ -39,14 +38,6 @@ struct View(BTreeMap<ColumnKey, Column>);
 impl ColumnView for View {
     fn column(&self, key: &ColumnKey) -> Option<&[f64]> {
         self.0.get(key).map(|column| &**column)
-    }
-}
-
-struct Late<'a>(&'a GuardCache);
-
-impl Guards for Late<'_> {
-    fn holds(&self, guard: &LateGuard, _: Direction, i: usize) -> Result<bool> {
-        Ok(self.0.evaluator(guard)?.holds(i))
     }
 }
 
@@ -108,10 +99,10 @@ fn signals(strategy: &dyn Strategy, market: &Arc<MarketData>) -> Vec<Signal> {
     let keys = strategy.columns().into_iter().chain(strategy.note_columns());
     let view = View(keys.map(|key| (key, cache.get(&key).unwrap())).collect());
     let guards = GuardCache::new(cache);
-    let rules = BoundRules::bind(strategy.rules().unwrap(), &view).unwrap();
+    let rules = BoundRules::bind(strategy.rules().unwrap(), &view, Some(&guards)).unwrap();
     let mut signals = Vec::new();
     for i in 0..market.bars.len() {
-        let Some(hit) = rules.first(i, &Late(&guards)).unwrap() else { continue };
+        let Some(hit) = rules.first(i) else { continue };
         let rule = rules.rule(hit.rule);
         let notes = strategy.signal_meta(hit.rule, &DataSlice::new(market, i, &view));
         let number = |key: &str| notes.meta.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN);

@@ -1,6 +1,6 @@
 //! Reading the specification's vectors, and small market data made of them.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests: fail loudly, say what is skipped")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
