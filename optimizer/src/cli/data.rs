@@ -84,7 +84,8 @@ fn check(args: &FolderArgs) -> anyhow::Result<()> {
     for pair in &judged {
         for warning in pair.outcome.iter().flat_map(|checked| &checked.warnings) {
             // Symbol and timeframe stand in the warning itself.
-            let folder = if pair.folder == Path::new("") { String::new() } else { format!("{}: ", pair.folder.display()) };
+            let folder =
+                if pair.folder == Path::new("") { String::new() } else { format!("{}: ", pair.folder.display()) };
             writeln!(talk, "warning: {folder}{warning}")?;
         }
     }
