@@ -198,6 +198,17 @@ fn damaged_parquet_never_panics() {
         // A flipped price bit may still be a legal price; only the process must survive.
         let _ = check_pair(&root.sources().parquet_root, "EURUSD", Timeframe::M1);
     }
+    // The same for compressed pages.
+    let root = tempfile::tempdir().unwrap();
+    synthetic::write(root.path(), "USDJPY", Timeframe::D1, SyntheticSource { seed: 1, bars: 60 }).unwrap();
+    let file = root.path().join("USDJPY/USDJPY_D1_ASK.parquet");
+    let whole = std::fs::read(&file).unwrap();
+    for i in 0..whole.len() {
+        let mut bad = whole.clone();
+        bad[i] = bad[i].wrapping_add(0x41);
+        std::fs::write(&file, &bad).unwrap();
+        let _ = check_pair(root.path(), "USDJPY", Timeframe::D1);
+    }
 }
 
 #[test]

@@ -83,7 +83,10 @@ fn check(args: &FolderArgs) -> anyhow::Result<()> {
     let mut talk = io::stderr().lock();
     for pair in &judged {
         for warning in pair.outcome.iter().flat_map(|checked| &checked.warnings) {
-            writeln!(talk, "warning: {}: {warning}", pair.name())?;
+            // Symbol and timeframe stand in the warning itself.
+            let folder =
+                if pair.folder == Path::new("") { String::new() } else { format!("{}: ", pair.folder.display()) };
+            writeln!(talk, "warning: {folder}{warning}")?;
         }
     }
     if refused > 0 {
