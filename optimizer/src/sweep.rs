@@ -101,7 +101,7 @@ impl Experiment {
     }
 
     fn config_of(&self, setting: &Setting) -> Result<RunConfig, Vec<Violation>> {
-        let mut given = self.grid.config_json();
+        let mut given = self.config.document.clone();
         self.space().apply(setting, &mut given);
         RunConfig::parse(&given, true).map(|parsed| parsed.config)
     }
@@ -280,7 +280,7 @@ impl Sweep {
         let lock = lock_text(&experiment, &plan, master);
         folder.write_grid_lock(&lock, &MAY_CHANGE)?;
         let finished = scan(&folder, &plan, &schema, &fingerprint, options.threads)?;
-        let configs = TrialConfigs::new(Arc::clone(experiment.space()), experiment.grid.config_json(), master);
+        let configs = TrialConfigs::new(Arc::clone(experiment.space()), experiment.config.document.clone(), master);
         Ok(Self {
             experiment,
             environment,

@@ -10,7 +10,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 /// Starts logging into `folder`. Level INFO unless `RUST_LOG` says otherwise. Logs are a convenience: if a file cannot
 /// be opened, the run goes on without it.
-pub fn start(folder: &Path) {
+pub(super) fn start(folder: &Path) {
     let open = |name: &str| OpenOptions::new().create(true).append(true).open(folder.join(name)).ok();
     let (Some(human), Some(machine)) = (open("run.log"), open("run.jsonl")) else { return };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
