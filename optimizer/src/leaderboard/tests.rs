@@ -172,7 +172,7 @@ fn equal_config_hashes_are_one_trial_wherever_a_pass_ends() {
 fn the_csv_is_rounded_by_unit_and_null_is_empty() {
     let mut values = MetricValues::UNDEFINED;
     values.set(Metric::TotalTrades, Some(60.0));
-    values.set(Metric::ProfitNet, Some(1234.565_001));
+    values.set(Metric::ProfitNet, Some(1_234.565_001));
     values.set(Metric::WinRate, Some(2.0 / 3.0));
     values.set(Metric::AvgTradePnl, Some(-0.001));
     values.set(Metric::SharpeEquityDaily, Some(0.123_456_789));
