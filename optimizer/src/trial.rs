@@ -81,6 +81,13 @@ impl TrialConfigs {
         Ok(Trial { config, config_hash, rng_seed })
     }
 
+    /// Hash of a setting whose config contradicts itself: over the document as given, since there is no normalised one.
+    pub fn hash_as_given(&self, setting: &Setting) -> [u8; 32] {
+        let mut given = self.given.clone();
+        self.space.apply(setting, &mut given);
+        Sha256::digest(canonical::canonical_json(&given)).into()
+    }
+
     fn base(&self, setting: &Setting) -> Result<Arc<Base>, Vec<Violation>> {
         let key: Vec<u32> =
             self.config_columns.iter().map(|at| setting.value_index[self.space.columns()[*at].axis]).collect();

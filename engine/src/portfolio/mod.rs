@@ -89,10 +89,11 @@ impl Ledger {
         self.fees_total += fee;
     }
 
-    /// Books the result and the fee of an exit.
+    /// Books the fee and the result of an exit, in this order: the reference charges an order when it fills and books
+    /// the result once the position is closed. The order decides the last bit of the balance.
     pub fn book_exit(&mut self, result: f64, fee: f64) {
-        self.balance += result;
         self.balance -= fee;
         self.fees_total += fee;
+        self.balance += result;
     }
 }
