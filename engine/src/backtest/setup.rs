@@ -180,7 +180,16 @@ impl Environment {
     /// window (E4102).
     pub fn prepare(&self, config: &RunConfig, rng_seed: u64) -> Result<Prepared> {
         let family = strategy::find(&config.strategy_name)?;
-        let mut strategy = family.build(&config.strategy_parameters, &config.build_context())?;
+        let strategy = family.build(&config.strategy_parameters, &config.build_context())?;
+        self.prepare_with(strategy, config, rng_seed)
+    }
+
+    /// [`Environment::prepare`] with a strategy that need not be registered; name and parameters of `config` are not
+    /// looked at beyond `rules_hash`.
+    ///
+    /// # Errors
+    /// Those of [`Strategy::on_init`], warm-up too short (E4003, `v2`), an empty trade window (E4102).
+    pub fn prepare_with(&self, mut strategy: Box<dyn Strategy>, config: &RunConfig, rng_seed: u64) -> Result<Prepared> {
         strategy.on_init(&self.data.market)?;
         let columns = strategy.columns();
         if config.variant == Variant::V2 {
