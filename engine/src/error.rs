@@ -149,7 +149,7 @@ pub enum Error {
     /// E4100: missing or unreadable.
     #[error("{}: {reason}", path.display())]
     DataFile {
-        /// `FileNotFound` or `ParseError`.
+        /// `FileNotFound`, `ParseError`, or `Unwritable` for generated bars.
         kind: &'static str,
         /// File as addressed by the user (relative to its root where possible).
         path: PathBuf,
@@ -332,6 +332,9 @@ impl Error {
             Self::WarmupTooShort { needed, .. } => {
                 Some(format!("set `warmup_bars` to {needed} or more, for the whole space"))
             }
+            Self::DataFile { kind: "FileNotFound", path, .. } if path.to_string_lossy().contains("news") => Some(
+                "the calendar is read because news_filter.enabled is true; OMEGA_NEWS_CALENDAR_FILE names it (default data/news/news_calender_history.parquet)".to_owned(),
+            ),
             Self::DataFile { kind: "FileNotFound", .. } => Some(
                 "bars are read from {root}/{SYMBOL}/{SYMBOL}_{TF}_{BID|ASK}.parquet; OMEGA_DATA_PARQUET_ROOT sets the root (default data/parquet)".to_owned(),
             ),

@@ -387,3 +387,155 @@ pub fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
     fs::rename(path, &place).map_err(|e| FileError::io(path, "set it aside", e))?;
     Ok(place)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::tests::{params, row, schema};
+
+    fn fingerprint() -> Fingerprint {
+        Fingerprint::new([("engine", "0.1.0+abc"), ("data", "d1")])
+    }
+
+    fn write(path: &Path, trials: Range<u64>) {
+        let rows: Vec<Row> = trials.map(row).collect();
+        write_chunk(path, &schema(), &fingerprint(), &rows, &mut params).unwrap();
+    }
+
+    fn read(path: &Path, trials: Range<u64>) -> Result<Chunk, ChunkError> {
+        read_chunk(path, &schema(), &fingerprint(), trials)
+    }
+
+    /// design §4.2.
+    #[test]
+    fn chunk_sizes() {
+        for (total, size) in [
+            (0, 256),
+            (1, 256),
+            (262_144, 256),
+            (262_145, 512),
+            (524_288, 512),
+            (524_289, 1024),
+            (67_108_864, 65_536),
+            (67_108_865, 65_536),
+            (1_000_000_000, 65_536),
+        ] {
+            assert_eq!(chunk_size(total, None), size, "{total}");
+        }
+        assert_eq!(chunk_size(1_000_000, Some(100)), 100);
+        assert_eq!(chunk_size(1_000_000, Some(0)), 1);
+    }
+
+    #[test]
+    fn a_plan_covers_every_trial_once() {
+        let plan = ChunkPlan::new(1000, Some(300));
+        assert_eq!(plan.count(), 4);
+        assert_eq!(
+            (0..5).map(|i| plan.trials(i)).collect::<Vec<_>>(),
+            [0..300, 300..600, 600..900, 900..1000, 1000..1000]
+        );
+        assert!((0..1000).all(|trial| plan.trials(plan.chunk_of(trial)).contains(&trial)));
+        assert_eq!(ChunkPlan::new(0, None).count(), 0);
+    }
+
+    #[test]
+    fn names_and_back() {
+        assert_eq!(file_name(17), "chunk-000017.parquet");
+        assert_eq!(index_of("chunk-000017.parquet"), Some(17));
+        assert_eq!(index_of("chunk-1234567.parquet"), Some(1_234_567));
+        for name in ["chunk-17.parquet", "chunk-000017.parquet.tmp", "chunk-+00017.parquet", "other"] {
+            assert_eq!(index_of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn rows_come_back_and_equal_rows_give_equal_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a.parquet"), dir.path().join("b.parquet"));
+        write(&a, 512..768);
+        write(&b, 512..768);
+        assert_eq!(fs::read(&a).unwrap(), fs::read(&b).unwrap());
+        let chunk = read(&a, 512..768).unwrap();
+        let rows: Vec<Row> = (0..256).filter_map(|i| chunk.row(&schema(), i)).collect();
+        assert_eq!(rows, (512..768).map(row).collect::<Vec<_>>());
+        assert_eq!(chunk.row(&schema(), 256), None);
+    }
+
+    #[test]
+    fn a_foreign_chunk_is_refused_with_the_difference() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        write(&path, 0..10);
+        let other = Fingerprint::new([("engine", "0.2.0+def"), ("data", "d1")]);
+        let error = read_chunk(&path, &schema(), &other, 0..10).unwrap_err();
+        assert!(matches!(error, ChunkError::Foreign { .. }));
+        let expected = "a.parquet: belongs to another run; \
+                        engine: this run has `0.2.0+def`, the file has `0.1.0+abc`";
+        assert!(error.to_string().ends_with(expected), "{error}");
+    }
+
+    #[test]
+    fn other_trials_or_columns_than_expected_are_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        write(&path, 0..10);
+        let error = read(&path, 0..11).unwrap_err();
+        assert!(error.to_string().ends_with("damaged: holds trials 0..10, expected 0..11"), "{error}");
+        let error = read_chunk(&path, &RowSchema::new(vec![]), &fingerprint(), 0..10).unwrap_err();
+        assert!(error.to_string().ends_with("damaged: has other columns than the run"), "{error}");
+    }
+
+    #[test]
+    fn rows_out_of_order_are_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        let error = write_chunk(&path, &schema(), &fingerprint(), &[row(1), row(3)], &mut params).unwrap_err();
+        assert!(error.to_string().ends_with("rows of a chunk must be consecutive trials"), "{error}");
+        assert!(!path.exists());
+    }
+
+    /// Every byte matters: no flipped bit and no cut gives other rows without being noticed. (A flipped bit that
+    /// changes nothing that is read, as in a statistic nobody looks at, may pass.)
+    #[test]
+    fn flipped_bits_and_cuts_are_noticed_or_harmless() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        write(&path, 0..64);
+        let sound = fs::read(&path).unwrap();
+        let expected = read(&path, 0..64).unwrap().batch;
+        let (mut noticed, mut harmless) = (0, 0);
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| ()));
+        for position in (0..sound.len()).step_by(37) {
+            let mut bytes = sound.clone();
+            bytes[position] ^= 1 << (position % 8);
+            fs::write(&path, &bytes).unwrap();
+            match read(&path, 0..64) {
+                Ok(chunk) => {
+                    assert_eq!(chunk.batch, expected, "bit flipped at {position}");
+                    harmless += 1;
+                }
+                Err(_) => noticed += 1,
+            }
+        }
+        std::panic::set_hook(hook);
+        assert!(noticed > harmless, "{noticed} noticed, {harmless} harmless");
+        for length in [0, 3, 4, 100, sound.len() / 2, sound.len() - 1] {
+            fs::write(&path, &sound[..length]).unwrap();
+            assert!(matches!(read(&path, 0..64), Err(ChunkError::Damaged { .. })), "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn damaged_chunks_are_set_aside_without_overwriting() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(file_name(3));
+        for expected in ["chunk-000003.parquet", "chunk-000003.parquet.1"] {
+            fs::write(&path, expected).unwrap();
+            let place = set_aside(&path).unwrap();
+            assert_eq!(place, dir.path().join("damaged").join(expected));
+            assert_eq!(fs::read_to_string(place).unwrap(), expected);
+        }
+        assert!(!path.exists());
+    }
+}

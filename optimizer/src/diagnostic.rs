@@ -256,7 +256,11 @@ mod tests {
         2 │  "symbl": "EURUSD"}
           ╰────
         "##);
-        insta::assert_snapshot!(all.to_string(), @"");
+        insta::assert_snapshot!(all.to_string(), @r##"
+        configs/x.json:1:32: account.risk_per_trade: must be > 0, got -5
+        configs/x.json:2:2: symbl: unknown key (did you mean `symbol`?)
+        configs/x.json:1:1: strategy_name: is required
+        "##);
     }
 
     #[test]
@@ -271,6 +275,13 @@ mod tests {
           ╰────
         "##);
         let error = Document::parse("grid.yaml", "name: x\nseed: 1\nname: y\n").unwrap_err();
-        insta::assert_snapshot!(error.render(false, 100), @"");
+        insta::assert_snapshot!(error.render(false, 100), @r##"
+         × not valid YAML: duplicate mapping key `name` is not allowed here
+          ╭─[grid.yaml:3:1]
+        2 │ seed: 1
+        3 │ name: y
+          · ─
+          ╰────
+        "##);
     }
 }

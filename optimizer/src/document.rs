@@ -392,7 +392,7 @@ fn descend(node: &Node, path: &str, place: &mut Place) {
 fn syntax_error(source: &Arc<Source>, error: &serde_saphyr::Error) -> Diagnostics {
     let offset = error.location().map_or(0, |location| byte_offset(&source.text, location));
     let span = Span::new(source, offset, 1);
-    let text = error.to_string();
+    let text = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
     // The reader ends its messages with the place, which the snippet shows already.
     let message = text.split(" at line ").next().unwrap_or(&text);
     Diagnostics::at(span, "", format!("not valid YAML: {message}"))

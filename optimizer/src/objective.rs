@@ -357,7 +357,12 @@ mod tests {
             refusal(gates.push("max_drawdwn <= 0.2").unwrap_err()),
             refusal(gates.push("max_drawdown").unwrap_err()),
         ];
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r##"
+        0+18 unknown metric `sharp_equity_daily` (did you mean `sharpe_equity_daily`?)
+        0+8 an objective is a number, not a condition ()
+        0+11 unknown metric `max_drawdwn` (did you mean `max_drawdown`?)
+        0+12 a gate is a condition (for example `total_trades >= 100`)
+        "##);
     }
 
     #[test]

@@ -99,3 +99,51 @@ fn sort_out(folder: &RunFolder, verdicts: Vec<(u64, Result<(), ChunkError>)>) ->
     }
     Ok(finished)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::chunk::write_chunk;
+    use crate::row::Row;
+    use crate::row::tests::{params, row, schema};
+
+    fn write(folder: &RunFolder, plan: &ChunkPlan, index: u64, fingerprint: &Fingerprint) {
+        let rows: Vec<Row> = plan.trials(index).map(row).collect();
+        write_chunk(&folder.chunk(index), &schema(), fingerprint, &rows, &mut params).unwrap();
+    }
+
+    #[test]
+    fn finished_chunks_are_found_and_damaged_ones_set_aside() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::open(root.path(), "grid", "0123abcd", false).unwrap();
+        let (plan, fingerprint) = (ChunkPlan::new(90, Some(20)), Fingerprint::new([("data", "d")]));
+        for index in [0, 2, 3, 4] {
+            write(&folder, &plan, index, &fingerprint);
+        }
+        let whole = fs::read(folder.chunk(2)).unwrap();
+        fs::write(folder.chunk(2), &whole[..whole.len() / 2]).unwrap();
+        let found = scan(&folder, &plan, &schema(), &fingerprint, 3).unwrap();
+        assert_eq!(found.chunks, [0, 3, 4]);
+        assert_eq!(found.missing(&plan).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(found.trials(&plan), 50);
+        assert_eq!(found.damaged.len(), 1);
+        assert_eq!(found.damaged[0].index, 2);
+        assert!(found.damaged[0].moved_to.ends_with("chunks/damaged/chunk-000002.parquet"));
+        assert!(found.damaged[0].moved_to.exists() && !folder.chunk(2).exists());
+        assert!(scan(&folder, &plan, &schema(), &fingerprint, 1).unwrap().damaged.is_empty());
+    }
+
+    #[test]
+    fn a_folder_with_a_foreign_chunk_is_left_as_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::open(root.path(), "grid", "0123abcd", false).unwrap();
+        let plan = ChunkPlan::new(60, Some(20));
+        write(&folder, &plan, 1, &Fingerprint::new([("data", "other")]));
+        fs::write(folder.chunk(0), b"damaged").unwrap();
+        let error = scan(&folder, &plan, &schema(), &Fingerprint::new([("data", "d")]), 2).unwrap_err();
+        assert!(matches!(error, ChunkError::Foreign { .. }), "{error}");
+        assert!(folder.chunk(0).exists() && folder.chunk(1).exists());
+    }
+}

@@ -15,8 +15,8 @@ use crate::space::{ParamColumn, Setting, Space, put};
 /// trial but what is the same for all.
 pub struct TrialConfigs {
     space: Arc<Space>,
-    /// Base config as given, with fixed values put in.
-    given: Value,
+    /// Base config, normalised, with fixed values put in.
+    base: Value,
     /// Columns that go into the run config itself rather than into `strategy_parameters`.
     config_columns: Vec<usize>,
     /// Configs by the value indices of the axes of `config_columns`, without the strategy's parameters.
@@ -43,12 +43,12 @@ pub struct Trial {
 }
 
 impl TrialConfigs {
-    /// For the settings of `space` over the run config `given`.
-    pub fn new(space: Arc<Space>, given: Value, master: Option<u64>) -> Self {
+    /// For the settings of `space` over the normalised run config `base`.
+    pub fn new(space: Arc<Space>, base: Value, master: Option<u64>) -> Self {
         let is_config = |column: &ParamColumn| matches!(column.target, Target::Config(_));
         let config_columns =
             space.columns().iter().enumerate().filter(|(_, column)| is_config(column)).map(|(at, _)| at).collect();
-        Self { space, given, config_columns, bases: Mutex::default(), master }
+        Self { space, base, config_columns, bases: Mutex::default(), master }
     }
 
     /// The full config of a setting, normalised the slow way: what an export writes and a single run reads.
@@ -56,7 +56,7 @@ impl TrialConfigs {
     /// # Errors
     /// Every violation of the resolved config.
     pub fn full(&self, setting: &Setting) -> Result<RunConfig, Vec<Violation>> {
-        let mut given = self.given.clone();
+        let mut given = self.base.clone();
         self.space.apply(setting, &mut given);
         RunConfig::parse(&given, true).map(|parsed| parsed.config)
     }
@@ -66,7 +66,7 @@ impl TrialConfigs {
     /// # Errors
     /// [`Error::Config`] if the setting's values contradict each other.
     pub fn trial(&self, setting: &Setting) -> Result<Trial, Error> {
-        let base = self.base(setting).map_err(Error::Config)?;
+        let base = self.shared(setting).map_err(Error::Config)?;
         let mut config = base.config.clone();
         for (at, column) in self.space.columns().iter().enumerate() {
             if let Target::Parameter(name) = &column.target {
@@ -81,7 +81,14 @@ impl TrialConfigs {
         Ok(Trial { config, config_hash, rng_seed })
     }
 
-    fn base(&self, setting: &Setting) -> Result<Arc<Base>, Vec<Violation>> {
+    /// Hash of a setting whose config contradicts itself: over the document as given, since there is no normalised one.
+    pub fn hash_as_given(&self, setting: &Setting) -> [u8; 32] {
+        let mut given = self.base.clone();
+        self.space.apply(setting, &mut given);
+        Sha256::digest(canonical::canonical_json(&given)).into()
+    }
+
+    fn shared(&self, setting: &Setting) -> Result<Arc<Base>, Vec<Violation>> {
         let key: Vec<u32> =
             self.config_columns.iter().map(|at| setting.value_index[self.space.columns()[*at].axis]).collect();
         let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);

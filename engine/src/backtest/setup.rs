@@ -157,6 +157,22 @@ impl Environment {
         Arc::clone(markets.entry(Bits::new(multiplier)).or_insert_with(make))
     }
 
+    /// Drops columns and remembered guard answers that nobody uses until `bytes` are given back to the budget or
+    /// nothing is left; returns what was given back.
+    pub fn release_memory(&self, bytes: usize) -> usize {
+        let markets = self.markets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut freed = 0;
+        for market in markets.values() {
+            if freed < bytes {
+                freed += market.columns.evict(bytes - freed);
+            }
+            if freed < bytes {
+                freed += market.guards.clear();
+            }
+        }
+        freed
+    }
+
     /// Resolves one setting. `rng_seed` is the seed in force (the configuration's, or the one drawn for it).
     ///
     /// # Errors
@@ -503,12 +519,15 @@ impl Prepared {
         Ok(narrowest.map_or_else(|| "no_signal".to_owned(), |text| format!("no_signal: {text}")))
     }
 
-    /// The view of a strategy at bar `i`, with the run's columns; for notes of signals.
+    /// The view of a strategy at bar `i`, with the run's columns and those that only notes read.
     ///
     /// # Errors
     /// Those of a column.
     pub fn at<T>(&self, i: usize, read: impl FnOnce(&DataSlice<'_>) -> T) -> Result<T> {
-        let held = Held { keys: &self.columns, columns: self.market.columns.get_all(&self.columns)? };
+        let mut keys = [self.columns.clone(), self.strategy.note_columns()].concat();
+        keys.sort_unstable();
+        keys.dedup();
+        let held = Held { keys: &keys, columns: self.market.columns.get_all(&keys)? };
         Ok(read(&DataSlice::new(&self.market.data, i, &held)))
     }
 }

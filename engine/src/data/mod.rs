@@ -1,7 +1,7 @@
 //! Bars in: reading, checking, aligning, identifying and keeping market data (`data-contract` rules).
 //!
 //! [`load`] is the way in: files → columns (`read`) → row checks (`validate`) → common bars (`align`) → the mapped
-//! [`store`] → window and warm-up → gap statistics ([`gaps`]). Beside it stand the YAML files (`instrument`), the
+//! `store` → window and warm-up → gap statistics ([`gaps()`]). Beside it stand the YAML files (`instrument`), the
 //! calendar (`news`), sessions, rates, the identity of it all (`manifest`) and made-up bars ([`synthetic`]).
 
 mod align;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Bars;
-use crate::data::read::{TIME, Table, first_null};
+use crate::data::read::{TIME, Table, first_null, shielded};
 use crate::error::{Error, Result};
 use crate::rules::BitMask;
 use crate::units::{EpochNs, MINUTE_NS};
@@ -72,6 +72,10 @@ impl NewsCalendar {
     /// Reads the Parquet bytes of a calendar. Any rule of `data-contract.md` §11 that is broken fails; `label` names
     /// the file.
     pub fn parse(bytes: Bytes, label: &Path) -> Result<Self> {
+        shielded(label, || Self::decode(bytes, label))
+    }
+
+    fn decode(bytes: Bytes, label: &Path) -> Result<Self> {
         let invalid =
             |row: usize, rule: String, found: String| Error::NewsInvalid { path: label.to_owned(), row, rule, found };
         let table = Table::open(bytes, label)?;

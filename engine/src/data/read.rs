@@ -10,6 +10,7 @@ use arrow_schema::{DataType, Schema, TimeUnit};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::ColumnChunkMetaData;
 
 use crate::error::{Error, Result};
 
@@ -56,6 +57,17 @@ impl Candles {
 
 /// Reads a candle file. `label` is its path relative to the data root.
 pub(crate) fn candles(bytes: Bytes, label: &Path) -> Result<Candles> {
+    shielded(label, || decode_candles(bytes, label))
+}
+
+/// Runs a decoder of foreign bytes. The Parquet reader asserts what it expects of a file and panics on some damaged
+/// ones; here that is a file that cannot be decoded.
+pub(crate) fn shielded<T>(label: &Path, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode))
+        .unwrap_or_else(|_| Err(parse_error(label, &"the file is damaged (the Parquet reader gave up)")))
+}
+
+fn decode_candles(bytes: Bytes, label: &Path) -> Result<Candles> {
     let table = Table::open(bytes, label)?;
     table.require_time(label).map_err(|wrong| wrong.into_schema_error(label))?;
     for name in PRICES {
@@ -143,9 +155,18 @@ pub(crate) struct Table {
 impl Table {
     /// Reads the footer.
     pub(crate) fn open(bytes: Bytes, label: &Path) -> Result<Self> {
-        ParquetRecordBatchReaderBuilder::try_new(bytes)
-            .map(|builder| Self { builder })
-            .map_err(|error| parse_error(label, &error))
+        let size = bytes.len() as u64;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| parse_error(label, &error))?;
+        if builder
+            .metadata()
+            .row_groups()
+            .iter()
+            .flat_map(|group| group.columns())
+            .any(|chunk| !lies_within(chunk, size))
+        {
+            return Err(parse_error(label, &"the file is damaged: a column lies outside of it"));
+        }
+        Ok(Self { builder })
     }
 
     fn schema(&self) -> &Schema {
@@ -191,6 +212,15 @@ impl Table {
         let reader = reader.map_err(|error| parse_error(label, &error))?;
         reader.collect::<Result<Vec<_>, _>>().map_err(|error| parse_error(label, &error))
     }
+}
+
+/// The commonest damage that the reader would panic on.
+fn lies_within(chunk: &ColumnChunkMetaData, file_size: u64) -> bool {
+    let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
+    let end = start.checked_add(chunk.compressed_size());
+    start >= 0
+        && chunk.compressed_size() >= 0
+        && end.and_then(|end| u64::try_from(end).ok()).is_some_and(|end| end <= file_size)
 }
 
 fn parse_error(label: &Path, error: &dyn std::fmt::Display) -> Error {

@@ -1,8 +1,8 @@
 //! Parameters of a strategy: reading a JSON object against what the strategy declares, strictly, with every
 //! violation collected, and the words in which ranges are told to people.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -233,7 +233,8 @@ pub fn check_constraints(
 /// the default.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParamValues {
-    specs: Cow<'static, [ParamSpec]>,
+    /// Shared by the copies that overrides are put over.
+    specs: Arc<[ParamSpec]>,
     given: Map<String, Value>,
 }
 
@@ -243,12 +244,12 @@ impl ParamValues {
     ///
     /// Null equals absent, unless null is a value of the parameter.
     pub fn read(
-        specs: Cow<'static, [ParamSpec]>,
+        specs: &[ParamSpec],
         given: &Map<String, Value>,
         dynamic: &dyn Fn(&str) -> Option<ParamKind>,
         violations: &mut Violations,
     ) -> Self {
-        let mut values = Self { specs, given: Map::new() };
+        let mut values = Self { specs: specs.into(), given: Map::new() };
         for (key, value) in given {
             let spec = values.specs.iter().find(|spec| spec.name == key);
             let null_is_absent = value.is_null() && !spec.is_some_and(|spec| spec.nullable);
@@ -309,7 +310,11 @@ impl ParamValues {
 
     /// Whole number, if not null.
     pub fn opt_int(&self, name: &str) -> Option<i64> {
-        self.value(name).as_i64()
+        match (self.given.get(name), self.default_of(name)) {
+            (Some(value), _) => value.as_i64(),
+            (None, ParamDefault::Int(value)) => Some(value),
+            (None, _) => None,
+        }
     }
 
     /// Whole number; 0 if null.
@@ -324,7 +329,11 @@ impl ParamValues {
 
     /// Number, if not null.
     pub fn opt_float(&self, name: &str) -> Option<f64> {
-        self.value(name).as_f64()
+        match (self.given.get(name), self.default_of(name)) {
+            (Some(value), _) => value.as_f64(),
+            (None, ParamDefault::Float(value)) => Some(value),
+            (None, _) => None,
+        }
     }
 
     /// Number; 0 if null.
@@ -334,24 +343,42 @@ impl ParamValues {
 
     /// Switch; off if null.
     pub fn flag(&self, name: &str) -> bool {
-        self.value(name).as_bool().unwrap_or_default()
+        match (self.given.get(name), self.default_of(name)) {
+            (Some(value), _) => value.as_bool().unwrap_or_default(),
+            (None, default) => default == ParamDefault::Bool(true),
+        }
     }
 
     /// Word; empty if null.
-    pub fn text(&self, name: &str) -> String {
-        self.value(name).as_str().unwrap_or_default().to_owned()
+    pub fn text(&self, name: &str) -> &str {
+        match (self.given.get(name), self.default_of(name)) {
+            (Some(value), _) => value.as_str().unwrap_or_default(),
+            (None, ParamDefault::Text(text)) => text,
+            (None, _) => "",
+        }
     }
 
     /// Whole numbers of a list.
     pub fn ints(&self, name: &str) -> Vec<i64> {
-        self.value(name).as_array().map(|items| items.iter().filter_map(Value::as_i64).collect()).unwrap_or_default()
+        match (self.given.get(name), self.default_of(name)) {
+            (Some(value), _) => value.as_array().into_iter().flatten().filter_map(Value::as_i64).collect(),
+            (None, ParamDefault::Ints(values)) => values.to_vec(),
+            (None, _) => Vec::new(),
+        }
     }
 
     /// Words of a list.
-    pub fn texts(&self, name: &str) -> Vec<String> {
-        let value = self.value(name);
-        let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
-        items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    pub fn texts(&self, name: &str) -> Vec<&str> {
+        match (self.given.get(name), self.default_of(name)) {
+            (Some(value), _) => value.as_array().into_iter().flatten().filter_map(Value::as_str).collect(),
+            (None, ParamDefault::Texts(values)) => values.to_vec(),
+            (None, _) => Vec::new(),
+        }
+    }
+
+    /// Entries of an object; none if null.
+    pub fn object(&self, name: &str) -> Option<&Map<String, Value>> {
+        self.given.get(name).and_then(Value::as_object)
     }
 }
 
@@ -381,7 +408,7 @@ mod tests {
     fn read(given: &Value) -> (ParamValues, Vec<String>) {
         let mut violations = Violations::new();
         let map = given.as_object().unwrap();
-        let values = ParamValues::read(Cow::Borrowed(&SPECS), map, &|_| None, &mut violations);
+        let values = ParamValues::read(&SPECS, map, &|_| None, &mut violations);
         (values, violations.iter().map(ToString::to_string).collect())
     }
 

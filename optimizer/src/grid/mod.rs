@@ -121,6 +121,7 @@ impl Grid {
         let output = sections::read_output(&mut reader, root.key("output"));
 
         let mut config = given_config.clone();
+        use_current_spelling(&mut config.root);
         for entry in &fixed {
             if let Err(obstacle) = config.root.set(&entry.config_path(), &entry.key_span, entry.node.clone()) {
                 reader.fault(&entry.key_span, entry.path(), format!("`{obstacle}` of the run config is no map"));
@@ -177,10 +178,11 @@ impl Grid {
         if let Err(obstacle) = obstacle {
             return Err(Box::new(Diagnostics::at(key_span, key, format!("`{obstacle}` is no map"))));
         }
-        if head == "config" && self.config_path.is_none() {
-            if let Some(node) = document.root.get("config") {
-                given_config = Document::of_node(node.clone());
-            }
+        if head == "config"
+            && self.config_path.is_none()
+            && let Some(node) = document.root.get("config")
+        {
+            given_config = Document::of_node(node.clone());
         }
         *self = Self::build(document, given_config, self.config_path.clone(), &self.name, Reader::default())?;
         Ok(())
@@ -233,6 +235,17 @@ impl Grid {
         let place = self.document.locate(path);
         let place = if place.exact { place } else { self.document.locate("parameters") };
         place.span(true)
+    }
+}
+
+/// The old key `strategy_params` gets its present name, so that fixed parameters join those given there.
+fn use_current_spelling(config: &mut Node) {
+    let current = config.get("strategy_parameters").is_some();
+    if let NodeKind::Map(entries) = &mut config.kind
+        && !current
+        && let Some(entry) = entries.iter_mut().find(|entry| entry.key == "strategy_params")
+    {
+        entry.key = "strategy_parameters".to_owned();
     }
 }
 

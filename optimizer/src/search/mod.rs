@@ -7,7 +7,8 @@ mod random;
 
 use std::sync::Arc;
 
-use crate::space::index::{FeasibleIndex, MAX_CORE};
+use crate::space::constraint::{Constraint, Origin};
+use crate::space::index::FeasibleIndex;
 use crate::space::{Setting, Space};
 pub use random::{Draws, MAX_RANDOM_TRIALS};
 
@@ -40,7 +41,7 @@ impl Search {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SearchError {
     /// The grid is too large to be tried as a whole.
-    #[error("the grid has {settings} settings; `search: grid` takes at most {MAX_GRID_SETTINGS}")]
+    #[error("the grid has {settings} settings; `search: grid` takes at most {}", group(MAX_GRID_SETTINGS))]
     GridTooLarge {
         /// Settings (points, where they were too many to count), in words.
         settings: String,
@@ -54,13 +55,13 @@ pub enum SearchError {
         guilty: Vec<usize>,
     },
     /// Too many trials wanted.
-    #[error("`search.trials` is at most {MAX_RANDOM_TRIALS}, got {wanted}")]
+    #[error("`search.trials` is at most {}, got {}", group(u128::from(MAX_RANDOM_TRIALS)), group(u128::from(*.wanted)))]
     TooManyTrials {
         /// Trials wanted.
         wanted: u64,
     },
     /// Drawing found too few feasible settings.
-    #[error("only {found} of {wanted} feasible settings found in {draws} draws")]
+    #[error("only {found} of {wanted} feasible settings found in {} draws", group(u128::from(*.draws)))]
     DrawsExhausted {
         /// Settings found.
         found: u64,
@@ -81,7 +82,7 @@ impl SearchError {
             Self::NoSetting { .. } => "loosen a constraint or widen an axis it reads".to_owned(),
             Self::TooManyTrials { .. } => "a few thousand trials tell as much about a large space".to_owned(),
             Self::DrawsExhausted { found, .. } => {
-                format!("ask for at most {found} trials, loosen the constraints, or use `search: {{method: grid}}`")
+                format!("ask for at most {found} trials, or loosen the constraints")
             }
         })
     }
@@ -111,12 +112,8 @@ impl Trials {
         refuse_impossible_constraints(&space)?;
         let (numbering, len) = match search {
             Search::Grid => {
-                let index = FeasibleIndex::new(&space).ok_or_else(|| SearchError::GridTooLarge {
-                    settings: format!(
-                        "{} points, more than {MAX_CORE} of them to be counted, and up to as many",
-                        group(space.size())
-                    ),
-                })?;
+                let index = FeasibleIndex::new(&space)
+                    .ok_or_else(|| SearchError::GridTooLarge { settings: format!("up to {}", group(space.size())) })?;
                 let feasible = index.feasible();
                 if feasible == 0 {
                     return Err(no_setting(&space, index.broken()));
@@ -233,7 +230,7 @@ impl Iterator for Settings<'_> {
     }
 }
 
-fn broken(space: &Space, constraint: &crate::space::constraint::Constraint) -> Option<u128> {
+fn broken(space: &Space, constraint: &Constraint) -> Option<u128> {
     constraint.broken_combinations().map(|count| u128::from(count) * (space.size() / constraint.combinations().max(1)))
 }
 
@@ -250,9 +247,16 @@ fn refuse_impossible_constraints(space: &Space) -> Result<(), SearchError> {
     }
     let constraints = guilty
         .iter()
-        .map(|number| format!("`{}` leaves none of {}", space.constraints()[*number].text, group(space.size())))
+        .map(|number| format!("{} leaves none of {}", named(&space.constraints()[*number]), group(space.size())))
         .collect();
     Err(SearchError::NoSetting { constraints, guilty })
+}
+
+fn named(constraint: &Constraint) -> String {
+    match constraint.origin {
+        Origin::Grid => format!("`{}`", constraint.text),
+        Origin::Strategy => format!("`{}` (of the strategy)", constraint.text),
+    }
 }
 
 fn no_setting(space: &Space, broken: &[u128]) -> SearchError {
@@ -260,8 +264,8 @@ fn no_setting(space: &Space, broken: &[u128]) -> SearchError {
     let constraints = guilty
         .iter()
         .map(|number| {
-            let (text, count) = (&space.constraints()[*number].text, group(broken[*number]));
-            format!("`{text}` leaves out {count} of {}", group(space.size()))
+            let (name, count) = (named(&space.constraints()[*number]), group(broken[*number]));
+            format!("{name} leaves out {count} of {}", group(space.size()))
         })
         .collect();
     SearchError::NoSetting { constraints, guilty }

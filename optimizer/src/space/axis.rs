@@ -357,6 +357,21 @@ mod tests {
             Values::list(vec![Value::from(1), Value::from("1"), Value::from(1)]),
         ]
         .map(|result| result.unwrap_err().message);
-        insta::assert_snapshot!(faults.join("\n"), @"");
+        insta::assert_snapshot!(faults.join("\n"), @r##"
+        `low <= high` must hold, got low=30, high=10
+        the step must be > 0, got 0
+        the step must be > 0, got -1
+        the values must be whole numbers, got 2.5
+        0 .. 100000000000000000000 exceeds the 64-bit integers
+        the step is finer than a double can tell apart: low=1, step=0.00000000000000000001
+        an axis has at most 10000000 values, this one far more
+        `min` of a logarithmic axis must be > 0, got 0
+        a logarithmic axis has at least 2 points, got 1
+        `min <= max` must hold, got min=2, max=1
+        two of the 5 points coincide at 1 after rounding
+        two of the 2 points coincide at 1 after rounding
+        at least one value is needed, got an empty list
+        the value 1 is listed twice
+        "##);
     }
 }

@@ -17,6 +17,9 @@ use crate::space::value::datum;
 /// Most combinations of the axes of one constraint that are tried beforehand.
 const TABLE_LIMIT: u128 = 1 << 22;
 
+/// Longest axis whose values are held while a constraint reads them; those of longer ones are made one by one.
+const HELD_VALUES: u32 = 1 << 20;
+
 /// Who demands it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -89,6 +92,9 @@ pub struct Constraint {
     /// Its place in the grid file, if it stands there.
     pub span: Option<Span>,
     test: Test,
+    /// Values of the axis behind each name of the test, with the JSON text of those that are lists or objects; none
+    /// for a fixed or a long one.
+    held: Vec<Option<Vec<(Value, String)>>>,
     /// Axes it reads, ascending.
     axes: Vec<usize>,
     /// Lengths of these axes.
@@ -124,7 +130,8 @@ impl Constraint {
         axes.sort_unstable();
         axes.dedup();
         let lens: Vec<u32> = axes.iter().map(|axis| all.get(*axis).map_or(0, Axis::len)).collect();
-        let mut constraint = Self { text, origin, span, test, axes, lens, table: None };
+        let held = hold(&test, all);
+        let mut constraint = Self { text, origin, span, test, held, axes, lens, table: None };
         constraint.table = constraint.tabulate(all);
         constraint
     }
@@ -181,39 +188,76 @@ impl Constraint {
     }
 
     fn try_point(&self, point: &[u32], all: &[Axis]) -> bool {
-        let value = |axis: usize, member: usize| -> Value {
-            let k = point.get(axis).copied().unwrap_or(0);
-            all.get(axis).and_then(|axis| axis.members.get(member)).map_or(Value::Null, |member| member.values.get(k))
-        };
+        let index = |axis: usize| point.get(axis).copied().unwrap_or(0);
         match &self.test {
             Test::Expression { expression, slots } => {
-                // Values are materialised first: an expression borrows text from them.
-                let values: Vec<(Value, String)> = slots
-                    .iter()
-                    .map(|slot| match slot {
-                        Slot::Axis { axis, member } => {
-                            let value = value(*axis, *member);
-                            let text =
-                                if value.is_array() || value.is_object() { value.to_string() } else { String::new() };
-                            (value, text)
-                        }
-                        Slot::Fixed(value, text) => (value.clone(), text.clone()),
-                    })
-                    .collect();
-                let lookup =
-                    |number: usize| values.get(number).map_or(Datum::Undefined, |(value, text)| datum(value, text));
+                // Values that are not held are made first: an expression borrows text from them.
+                let made: Vec<(Value, String)> = if self.held.iter().all(Option::is_some) {
+                    Vec::new()
+                } else {
+                    slots
+                        .iter()
+                        .map(|slot| match slot {
+                            Slot::Axis { axis, member } => with_text(value_at(all, *axis, *member, index(*axis))),
+                            Slot::Fixed(value, text) => (value.clone(), text.clone()),
+                        })
+                        .collect()
+                };
+                let lookup = |number: usize| {
+                    let pair = match (slots.get(number), self.held.get(number)) {
+                        (Some(Slot::Axis { axis, .. }), Some(Some(held))) => held.get(index(*axis) as usize),
+                        (Some(Slot::Fixed(..)), Some(Some(held))) => held.first(),
+                        _ => made.get(number),
+                    };
+                    pair.map_or(Datum::Undefined, |(value, text)| datum(value, text))
+                };
                 holds(expression, &lookup)
             }
             Test::Declared { constraint, context, fixed, varying } => {
                 let lookup = |name: &str| -> Value {
-                    match varying.iter().find(|(varying, ..)| varying == name) {
-                        Some((_, axis, member)) => value(*axis, *member),
+                    match varying.iter().position(|(varying, ..)| varying == name) {
+                        Some(number) => {
+                            let (_, axis, member) = varying[number];
+                            match &self.held[number] {
+                                Some(held) => {
+                                    held.get(index(axis) as usize).map_or(Value::Null, |(value, _)| value.clone())
+                                }
+                                None => value_at(all, axis, member, index(axis)),
+                            }
+                        }
                         None => fixed.get(name).cloned().unwrap_or(Value::Null),
                     }
                 };
                 (constraint.holds)(&lookup, context)
             }
         }
+    }
+}
+
+fn value_at(all: &[Axis], axis: usize, member: usize, k: u32) -> Value {
+    all.get(axis).and_then(|axis| axis.members.get(member)).map_or(Value::Null, |member| member.values.get(k))
+}
+
+fn with_text(value: Value) -> (Value, String) {
+    let text = if value.is_array() || value.is_object() { value.to_string() } else { String::new() };
+    (value, text)
+}
+
+/// The values of every name of a test, where they are few enough to be held.
+fn hold(test: &Test, all: &[Axis]) -> Vec<Option<Vec<(Value, String)>>> {
+    let series = |axis: usize, member: usize| {
+        let len = all.get(axis).map_or(0, Axis::len);
+        (len <= HELD_VALUES).then(|| (0..len).map(|k| with_text(value_at(all, axis, member, k))).collect())
+    };
+    match test {
+        Test::Expression { slots, .. } => slots
+            .iter()
+            .map(|slot| match slot {
+                Slot::Axis { axis, member } => series(*axis, *member),
+                Slot::Fixed(value, text) => Some(vec![(value.clone(), text.clone())]),
+            })
+            .collect(),
+        Test::Declared { varying, .. } => varying.iter().map(|(_, axis, member)| series(*axis, *member)).collect(),
     }
 }
 

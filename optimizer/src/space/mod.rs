@@ -190,4 +190,4 @@ pub fn put(config: &mut Value, target: &Target, value: Value) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

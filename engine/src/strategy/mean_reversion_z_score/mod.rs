@@ -102,8 +102,9 @@ impl Family for MeanReversionZScore {
 /// Checked parameters: as given, and per direction with overrides applied.
 struct Resolved {
     values: ParamValues,
-    long: ParamValues,
-    short: ParamValues,
+    /// Where overrides change something.
+    long: Option<ParamValues>,
+    short: Option<ParamValues>,
     overrides: Overrides,
 }
 
@@ -111,7 +112,7 @@ impl Resolved {
     fn read(parameters: &Map<String, Value>, context: &BuildContext, violations: &mut Violations) -> Self {
         let dynamic = |key: &str| MeanReversionZScore.dynamic_parameter(key);
         let specs = MeanReversionZScore.parameters_in(context);
-        let mut values = ParamValues::read(specs, parameters, &dynamic, violations);
+        let mut values = ParamValues::read(&specs, parameters, &dynamic, violations);
         unify_flat_keys(&mut values, context, violations);
         settings::check_contents(values.given(), "", context, violations);
         let overrides = match context.variant {
@@ -121,15 +122,18 @@ impl Resolved {
                 Overrides::default()
             }
         };
-        let (mut long, mut short) = (values.clone(), values.clone());
-        overrides.apply(&mut long, Direction::Long, context);
-        overrides.apply(&mut short, Direction::Short, context);
+        let of = |direction| {
+            let mut overridden = values.clone();
+            let changed = overrides.apply(&mut overridden, direction, context);
+            changed.then_some(overridden)
+        };
+        let (long, short) = (of(Direction::Long), of(Direction::Short));
         Self { values, long, short, overrides }
     }
 
-    /// Relations between parameters must hold for the parameters of both directions.
+    /// Relations between parameters must hold as given and for either direction.
     fn check_relations(&self, context: &BuildContext, violations: &mut Violations) {
-        for values in [&self.values, &self.long, &self.short] {
+        for values in [Some(&self.values), self.long.as_ref(), self.short.as_ref()].into_iter().flatten() {
             for violation in check_constraints(&parameters::CONSTRAINTS, &|name| values.value(name), context) {
                 if !violations.contains(&violation) {
                     violations.push(violation);
@@ -140,8 +144,8 @@ impl Resolved {
 
     fn of(&self, direction: Direction) -> &ParamValues {
         match direction {
-            Direction::Long => &self.long,
-            Direction::Short => &self.short,
+            Direction::Long => self.long.as_ref().unwrap_or(&self.values),
+            Direction::Short => self.short.as_ref().unwrap_or(&self.values),
         }
     }
 
@@ -199,8 +203,8 @@ struct MeanReversion {
 
 impl MeanReversion {
     fn new(resolved: &Resolved, context: &BuildContext) -> Self {
-        let long = Settings::read(&resolved.long, Direction::Long, context);
-        let short = Settings::read(&resolved.short, Direction::Short, context);
+        let long = Settings::read(resolved.of(Direction::Long), Direction::Long, context);
+        let short = Settings::read(resolved.of(Direction::Short), Direction::Short, context);
         let enabled = resolved.enabled();
         let admitted: Vec<Direction> =
             [Direction::Long, Direction::Short].into_iter().filter(|direction| resolved.admits(*direction)).collect();

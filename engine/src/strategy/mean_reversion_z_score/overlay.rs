@@ -140,7 +140,7 @@ pub(super) fn resolve(
     let mut chain: Vec<Overlay> = Vec::new();
     for name in values.texts("scenario6_timeframes") {
         // Blanks are dropped; names that are none have been refused.
-        let Some(timeframe) = timeframe_or_primary(&name, context.primary) else { continue };
+        let Some(timeframe) = timeframe_or_primary(name, context.primary) else { continue };
         if chain.iter().all(|overlay| overlay.timeframe != timeframe) {
             chain.push(resolve_one(values, base, timeframe, direction, context.primary));
         }
@@ -184,8 +184,7 @@ fn resolve_one(
 }
 
 fn block_of(values: &ParamValues, timeframe: Timeframe, primary: Timeframe) -> Map<String, Value> {
-    let params = values.value("scenario6_params");
-    let blocks = params.as_object().into_iter().flatten();
+    let blocks = values.object("scenario6_params").into_iter().flatten();
     blocks
         .filter(|(name, _)| timeframe_or_primary(name, primary) == Some(timeframe))
         .find_map(|(_, block)| block.as_object().cloned())
@@ -201,7 +200,7 @@ fn flat_keys(values: &ParamValues, timeframe: Timeframe, direction: Direction) -
 pub(super) fn hidden(values: &ParamValues, context: &BuildContext) -> Vec<(Timeframe, Direction)> {
     let mut hidden = Vec::new();
     for name in values.texts("scenario6_timeframes") {
-        let Some(timeframe) = timeframe_or_primary(&name, context.primary) else { continue };
+        let Some(timeframe) = timeframe_or_primary(name, context.primary) else { continue };
         let block = block_of(values, timeframe, context.primary);
         let plain = block.keys().any(|key| KEYS.iter().any(|(name, _)| name == key));
         for direction in [Direction::Long, Direction::Short] {

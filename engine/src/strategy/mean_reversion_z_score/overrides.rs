@@ -71,8 +71,7 @@ impl Overrides {
     /// Reads and checks the object and the dotted keys among `values`.
     pub(super) fn read(values: &ParamValues, context: &BuildContext, violations: &mut Violations) -> Self {
         let mut overrides = Self::default();
-        let object = values.value("overrides");
-        for (name, block) in object.as_object().into_iter().flatten() {
+        for (name, block) in values.object("overrides").into_iter().flatten() {
             overrides.read_block(name, block, values.specs(), context, violations);
         }
         for (name, value) in values.given() {
@@ -140,12 +139,14 @@ impl Overrides {
     }
 
     /// Puts the blocks that concern this run over `values`: `*/*`, `s/*`, `*/f`, `s/f`, each first its plain part, then the
-    /// part of the direction.
-    pub(super) fn apply(&self, values: &mut ParamValues, direction: Direction, context: &BuildContext) {
-        for block in self.blocks_of(context) {
-            values.overlay(&block.plain);
-            values.overlay(block.of(direction));
+    /// part of the direction. False if there is nothing to put.
+    pub(super) fn apply(&self, values: &mut ParamValues, direction: Direction, context: &BuildContext) -> bool {
+        let mut changed = false;
+        for part in self.blocks_of(context).flat_map(|block| [&block.plain, block.of(direction)]) {
+            values.overlay(part);
+            changed |= !part.is_empty();
         }
+        changed
     }
 
     /// Keys that are overridden for `direction` in this run.
@@ -195,7 +196,7 @@ fn read_part(
     }
     let flat_kind = |key: &str| FlatKey::parse(key).map(|flat| flat.kind);
     let specs: Vec<ParamSpec> = specs.iter().filter(|spec| !NOT_OVERRIDABLE.contains(&spec.name)).copied().collect();
-    let mut values = ParamValues::read(specs.into(), &admitted.into_iter().collect(), &flat_kind, &mut found);
+    let mut values = ParamValues::read(&specs, &admitted.into_iter().collect(), &flat_kind, &mut found);
     super::unify_flat_keys(&mut values, context, &mut found);
     check_contents(values.given(), "", context, &mut found);
     violations.extend(

@@ -163,7 +163,7 @@ impl Settings {
 fn filter(values: &ParamValues, [timeframe, ema, mode]: [&str; 3], primary: Timeframe) -> Filter {
     let name = values.text(timeframe);
     let timeframe = if name.trim().eq_ignore_ascii_case("AUTO") { automatic(primary) } else { name.parse().ok() };
-    let mode = match values.text(mode).as_str() {
+    let mode = match values.text(mode) {
         "above" => FilterMode::Above,
         "below" => FilterMode::Below,
         _ => FilterMode::Always,
@@ -186,7 +186,7 @@ fn cluster(values: &ParamValues) -> Cluster {
     allowed.sort_unstable();
     allowed.dedup();
     Cluster {
-        feature: values.text("intraday_vol_feature"),
+        feature: values.text("intraday_vol_feature").to_owned(),
         window: values.count("intraday_vol_cluster_window"),
         k: values.count("intraday_vol_cluster_k"),
         min_points: values.count("intraday_vol_min_points"),

@@ -1,0 +1,385 @@
+//! `omega-opt sweep`: what is typed, what is shown, what the process ends with.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use engine::data::Sources;
+use engine::metrics::{Metric, Unit};
+use serde_json::{Value, json};
+
+use crate::cli::{logs, threads};
+use crate::driver::End;
+use crate::error::{CommandError, ExitCode};
+use crate::leaderboard::TopRow;
+use crate::objective::Verdict;
+use crate::plan::memory::{parse_bytes, show_bytes};
+use crate::progress::{Progress, show_rate, show_seconds};
+use crate::search::group;
+use crate::sweep::{Experiment, Options, Ranked, Report, Sweep, left_out, usage};
+
+/// Evaluate every setting of a grid file and rank them.
+///
+/// Writes a run folder <out>/<name>-<hash8> with chunks, leaderboard.parquet, leaderboard.csv and the artefacts of
+/// the best rows. An unfinished run of the same grid is continued by itself: finished chunks are never evaluated
+/// again. Rows depend on the grid, the data and the engine version only, never on threads, memory or interruptions.
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// Grid file (YAML).
+    grid: PathBuf,
+    /// Replace an axis or a key: --set window_length=40..80:10 --set costs.enabled=false --set search.trials=500.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Output root; the run folder is made below it. Default: output.dir of the grid, else `results`.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Worker threads. Default: RAYON_NUM_THREADS, else all cores. Never changes a result.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Memory cap: 8GB, 512MiB. Work is cut to fit; too small a cap is refused at the start with the least it needs.
+    /// Default: limits.memory of the grid, else a share of the machine's memory. Never changes a result.
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// Drop the finished chunks of this grid and start anew.
+    #[arg(long)]
+    fresh: bool,
+    /// Only count settings and chunks; load no bars, write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// No progress and no summary; warnings and errors still go to stderr.
+    #[arg(long)]
+    quiet: bool,
+    /// Print one JSON document with the result to stdout instead of the summary.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever ends it early.
+pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
+    let experiment = Experiment::read(&args.grid, &args.set)?;
+    if args.dry_run {
+        show_plan(args, &experiment);
+        return Ok(ExitCode::Done);
+    }
+    let memory = match &args.memory {
+        Some(text) => {
+            Some(parse_bytes(text).map_err(|e| usage("--memory", e.to_string(), "for example --memory 8GB"))?)
+        }
+        None => None,
+    };
+    let options = Options {
+        set: args.set.clone(),
+        out: args.out.clone(),
+        threads: threads(args.threads)?,
+        memory,
+        fresh: args.fresh,
+    };
+    let sweep = Sweep::open(experiment, &options, &Sources::from_env())?;
+    logs::start(&sweep.folder().logs());
+    let folder = sweep.folder().path().to_owned();
+    let warnings = sweep.warnings();
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if !args.quiet {
+        introduce(&sweep, &warnings);
+    } else {
+        warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    }
+    let grid = &sweep.experiment().grid;
+    let (total, cached) = (sweep.experiment().trials.len(), sweep.cached());
+    let progress = Progress::new(
+        total,
+        cached,
+        grid.objective.clone(),
+        grid.gates.clone(),
+        sweep.ledger().clone(),
+        &sweep.folder().events(),
+        args.quiet,
+    )
+    .map_err(|e| crate::atomic::FileError::io(sweep.folder().events(), "open it", e))?;
+    progress.event("start", json!({ "trials": total, "cached": cached, "threads": options.threads }));
+    let stop = stop_flag();
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| progress.show());
+        let result = sweep.run(stop, &progress);
+        progress.finish();
+        result
+    });
+    match result {
+        Ok(report) => {
+            progress
+                .event("end", json!({ "end": format!("{:?}", report.end), "seconds": report.elapsed.as_secs_f64() }));
+            let code = exit_code(&report);
+            tracing::info!(code = code as u8, seconds = report.elapsed.as_secs_f64(), "end");
+            if args.json {
+                show_json(&report, code);
+            } else if !args.quiet || report.ranked.is_none() {
+                show_report(&report, args);
+            }
+            Ok(code)
+        }
+        Err(error) => {
+            progress.event("error", json!({ "message": error.to_string() }));
+            tracing::error!("{error}");
+            if error.is_full() {
+                say(&format!("finished chunks are kept in {}; the same command continues", folder.display()));
+            }
+            Err(error)
+        }
+    }
+}
+
+fn exit_code(report: &Report) -> ExitCode {
+    match (report.end, &report.ranked) {
+        (End::Interrupted, _) => ExitCode::Interrupted,
+        (End::Deadline, _) | (End::Complete, None) => ExitCode::Limit,
+        (End::Complete, Some(ranked)) if ranked.summary.count(Verdict::Ok) == 0 => ExitCode::NothingPassed,
+        (End::Complete, Some(ranked)) if ranked.summary.count(Verdict::Failed) > 0 => ExitCode::FailedTrials,
+        (End::Complete, Some(_)) => ExitCode::Done,
+    }
+}
+
+/// Set by the first Ctrl-C or SIGTERM; a second one ends the process at once. What is committed stays either way.
+fn stop_flag() -> &'static AtomicBool {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    static SIGNALS: AtomicU8 = AtomicU8::new(0);
+    let installed = ctrlc::set_handler(|| {
+        if SIGNALS.fetch_add(1, Ordering::SeqCst) > 0 {
+            std::process::exit(ExitCode::Interrupted as i32);
+        }
+        STOP.store(true, Ordering::SeqCst);
+        say("\nstopping after the running wave (at most about 30 s); again to stop at once");
+    });
+    if let Err(error) = installed {
+        tracing::warn!("signals end the process at once: {error}");
+    }
+    &STOP
+}
+
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn print(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+fn show_plan(args: &SweepArgs, experiment: &Experiment) {
+    let chunks = experiment.chunks();
+    let space = experiment.trials.space();
+    let skipped = left_out(experiment);
+    if args.json {
+        let axes: Vec<Value> =
+            space.axes().iter().map(|axis| json!({ "name": axis.name(), "values": axis.len() })).collect();
+        let document = json!({
+            "name": experiment.grid.name,
+            "strategy": experiment.config.strategy_name,
+            "axes": axes,
+            "lattice_points": space.size().to_string(),
+            "trials": experiment.trials.len(),
+            "search": experiment.trials.search().as_str(),
+            "left_out": skipped,
+            "chunk_size": chunks.size(),
+            "chunks": chunks.count(),
+            "warnings": experiment.warnings,
+        });
+        return print(&document.to_string());
+    }
+    let mut lines = vec![format!(
+        "{}: {} settings of {} ({} search), {} lattice points",
+        experiment.grid.name,
+        group(experiment.trials.len().into()),
+        experiment.config.strategy_name,
+        experiment.trials.search().as_str(),
+        group(space.size())
+    )];
+    lines.extend(
+        space.axes().iter().map(|axis| format!("  {:<32} {:>8} values", axis.name(), group(axis.len().into()))),
+    );
+    lines.extend(skipped.iter().map(|row| {
+        let count = row["settings"].as_str().unwrap_or("some");
+        format!(
+            "  left out {count} for `{}` ({})",
+            row["constraint"].as_str().unwrap_or_default(),
+            row["origin"].as_str().unwrap_or_default()
+        )
+    }));
+    lines.push(format!("{} chunks of {}", group(chunks.count().into()), group(chunks.size().into())));
+    lines.extend(experiment.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.iter().for_each(|line| print(line));
+}
+
+fn introduce(sweep: &Sweep, warnings: &[String]) {
+    let experiment = sweep.experiment();
+    let cached = sweep.cached();
+    let kept = if cached > 0 { format!(", {} finished before", group(cached.into())) } else { String::new() };
+    say(&format!(
+        "{}: {} settings of {} on {} {}{kept}",
+        experiment.grid.name,
+        group(experiment.trials.len().into()),
+        experiment.config.strategy_name,
+        experiment.config.symbol,
+        experiment.config.primary,
+    ));
+    for row in left_out(experiment) {
+        let (constraint, count) = (row["constraint"].as_str().unwrap_or_default(), row["settings"].as_str());
+        say(&format!("left out: {} settings that break `{constraint}`", count.unwrap_or("some")));
+    }
+    warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+}
+
+fn show_report(report: &Report, args: &SweepArgs) {
+    let evaluated = report.trials - report.cached;
+    let seconds = report.elapsed.as_secs_f64();
+    let Some(ranked) = &report.ranked else {
+        let why = if report.end == End::Deadline { "time limit reached" } else { "interrupted" };
+        say(&format!("{why}; finished chunks are kept in {}", report.folder.display()));
+        let sets: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
+        let out = args.out.as_ref().map(|out| format!(" --out {}", out.display())).unwrap_or_default();
+        say(&format!("continue with: omega-opt sweep {}{sets}{out}", args.grid.display()));
+        return;
+    };
+    let summary = &ranked.summary;
+    let rate = if seconds > 0.0 { evaluated as f64 / seconds } else { 0.0 };
+    let mut lines = vec![format!(
+        "{} rows: {} ok, {} gated, {} without score, {} failed · {} distinct rule sets",
+        group(summary.rows.into()),
+        group(summary.count(Verdict::Ok).into()),
+        group(summary.count(Verdict::Gated).into()),
+        group(summary.count(Verdict::NoScore).into()),
+        group(summary.count(Verdict::Failed).into()),
+        group(summary.distinct_rules.into()),
+    )];
+    lines.push(format!(
+        "{} evaluated in {} ({}/s), {} cached · memory {}",
+        group(evaluated.into()),
+        show_seconds(seconds),
+        show_rate(rate),
+        group(report.cached.into()),
+        show_bytes(report.peak_memory),
+    ));
+    lines.push(String::new());
+    lines.push(best_table(ranked));
+    lines.push(String::new());
+    for (gate, passed) in &ranked.gates {
+        let verdict = if *passed > 0 { "pass" } else { "FAIL" };
+        lines.push(format!("{verdict}  {gate}: {} of {} rows", group((*passed).into()), group(summary.rows.into())));
+    }
+    lines.push(format!(
+        "The best of {} tries is partly luck: judge it on bars the search has not seen.",
+        group(summary.distinct_rules.into())
+    ));
+    lines.extend(report.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.push(String::new());
+    lines.push(format!("{}", report.folder.join("leaderboard.parquet").display()));
+    let left = summary.csv_left_out();
+    let note = if left > 0 { format!(" (best {} rows)", group(summary.csv_rows.into())) } else { String::new() };
+    lines.push(format!("{}{note}", report.folder.join("leaderboard.csv").display()));
+    if !ranked.top.is_empty() {
+        lines.push(format!("{} trades, equity and metrics of the best", report.folder.join("top").display()));
+    }
+    let text = lines.join("\n");
+    if io::stdout().is_terminal() { print(&format!("\n{text}")) } else { print(&text) }
+}
+
+/// The five best settings, one per rule set; undefined is a dash.
+fn best_table(ranked: &Ranked) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let metrics = [
+        ("trades", Metric::TotalTrades),
+        ("net", Metric::ProfitNet),
+        ("win", Metric::WinRate),
+        ("pf", Metric::ProfitFactor),
+        ("dd", Metric::MaxDrawdown),
+        ("sharpe", Metric::SharpeEquityDaily),
+    ];
+    let head = ["rank", "objective"].into_iter().chain(metrics.iter().map(|(name, _)| *name));
+    let params = ranked.params.iter().map(String::as_str);
+    table.set_header(head.chain(["same rules"]).chain(params));
+    for row in ranked.summary.top.iter().filter(|row| row.verdict != Verdict::Failed).take(5) {
+        table.add_row(best_row(row, &metrics));
+    }
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+fn best_row(row: &TopRow, metrics: &[(&str, Metric)]) -> Vec<String> {
+    let dash = || "–".to_owned();
+    let rank = if row.verdict == Verdict::Ok {
+        row.rank.to_string()
+    } else {
+        format!("{} ({})", row.rank, row.verdict.as_str())
+    };
+    let mut cells = vec![rank, row.objective.map_or_else(dash, |x| format!("{x:.4}"))];
+    cells.extend(metrics.iter().map(|(_, metric)| {
+        row.values.get(*metric).map_or_else(dash, |x| match metric.def().unit {
+            unit if unit.is_integer() => group(x as u128),
+            Unit::AccountCurrency => format!("{x:.2}"),
+            _ => format!("{x:.3}"),
+        })
+    }));
+    cells.push(row.sharing.to_string());
+    cells.extend(row.params.iter().map(|value| {
+        let text = value.to_text();
+        if text.is_empty() { dash() } else { text }
+    }));
+    cells
+}
+
+fn show_json(report: &Report, code: ExitCode) {
+    let ranked = report.ranked.as_ref().map(|ranked| {
+        let top: Vec<Value> = ranked
+            .summary
+            .top
+            .iter()
+            .map(|row| {
+                let params: serde_json::Map<String, Value> =
+                    ranked.params.iter().cloned().zip(row.params.iter().map(|value| json!(value.to_text()))).collect();
+                json!({
+                    "rank": row.rank,
+                    "trial": row.trial,
+                    "config_hash": crate::fingerprint::hex(&row.config_hash),
+                    "status": row.verdict.as_str(),
+                    "objective": row.objective,
+                    "total_trades": row.values.get(Metric::TotalTrades),
+                    "profit_net": row.values.get(Metric::ProfitNet),
+                    "max_drawdown": row.values.get(Metric::MaxDrawdown),
+                    "same_rules": row.sharing,
+                    "params": params,
+                })
+            })
+            .collect();
+        json!({
+            "rows": ranked.summary.rows,
+            "ok": ranked.summary.count(Verdict::Ok),
+            "gated": ranked.summary.count(Verdict::Gated),
+            "no_score": ranked.summary.count(Verdict::NoScore),
+            "failed": ranked.summary.count(Verdict::Failed),
+            "distinct_rules": ranked.summary.distinct_rules,
+            "gates": ranked.gates.iter().map(|(gate, passed)| json!({"gate": gate, "passed": passed})).collect::<Vec<_>>(),
+            "top": top,
+        })
+    });
+    let document = json!({
+        "end": match report.end {
+            End::Complete => "complete",
+            End::Interrupted => "interrupted",
+            End::Deadline => "deadline",
+        },
+        "exit_code": code as u8,
+        "folder": report.folder.display().to_string(),
+        "trials": report.trials,
+        "cached": report.cached,
+        "seconds": report.elapsed.as_secs_f64(),
+        "result": ranked,
+        "warnings": report.warnings,
+    });
+    print(&document.to_string());
+}

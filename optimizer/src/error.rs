@@ -1,0 +1,131 @@
+//! What can end a command, and the exit code it ends with.
+
+use engine::Error;
+use engine::error::Category;
+
+use crate::atomic::FileError;
+use crate::chunk::ChunkError;
+use crate::diagnostic::Diagnostics;
+use crate::driver::DriverError;
+use crate::leaderboard::LeaderboardError;
+use crate::plan::memory::show_bytes;
+use crate::replay::ReplayError;
+use crate::run_folder::FolderError;
+
+/// Exit codes of the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ExitCode {
+    /// Done.
+    Done = 0,
+    /// Internal error.
+    Internal = 1,
+    /// Usage or configuration.
+    Usage = 2,
+    /// Data.
+    Data = 3,
+    /// Finished with failed trials.
+    FailedTrials = 4,
+    /// Nothing passed the gates.
+    NothingPassed = 5,
+    /// Limit, deadline or full disk; resumable.
+    Limit = 7,
+    /// Interrupted; resumable.
+    Interrupted = 130,
+}
+
+/// A command could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// A file the user wrote is wrong.
+    #[error(transparent)]
+    Input(#[from] Box<Diagnostics>),
+    /// The engine refused data or configuration.
+    #[error("{0}")]
+    Engine(#[from] Error),
+    /// The run folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A chunk cannot be used.
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    /// A file cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Evaluation stopped.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// Ranking stopped.
+    #[error(transparent)]
+    Leaderboard(#[from] LeaderboardError),
+    /// Artefacts could not be made.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The cap is too small for the least amount of work.
+    #[error("the memory cap of {} is too small: this run needs at least {}", show_bytes(*.cap), show_bytes(*.needed))]
+    Memory {
+        /// `--memory`.
+        cap: usize,
+        /// What it would need.
+        needed: usize,
+    },
+    /// Every trial failed; the error of the one with the smallest config hash.
+    #[error("all {trials} trials failed; the first by config hash: {code} {reason}")]
+    AllFailed {
+        /// How many.
+        trials: u64,
+        /// Code of that trial.
+        code: String,
+        /// Its reason.
+        reason: String,
+    },
+}
+
+impl CommandError {
+    /// The code the process ends with.
+    pub fn exit_code(&self) -> ExitCode {
+        if self.is_full() {
+            return ExitCode::Limit;
+        }
+        match self {
+            Self::Input(_) | Self::Memory { .. } => ExitCode::Usage,
+            Self::Engine(error) => match error.category() {
+                Category::Config => ExitCode::Usage,
+                Category::MarketData => ExitCode::Data,
+                _ => ExitCode::Internal,
+            },
+            Self::Folder(_) | Self::Chunk(ChunkError::Foreign { .. } | ChunkError::Newer { .. }) => ExitCode::Usage,
+            Self::Driver(DriverError::Memory { .. }) | Self::Leaderboard(LeaderboardError::Memory { .. }) => {
+                ExitCode::Usage
+            }
+            Self::File(_) => ExitCode::Usage,
+            Self::AllFailed { .. } => ExitCode::FailedTrials,
+            Self::Chunk(_) | Self::Driver(_) | Self::Leaderboard(_) | Self::Replay(_) => ExitCode::Internal,
+        }
+    }
+
+    /// What the user can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Engine(error) | Self::Replay(ReplayError::Engine(error)) => error.hint(),
+            Self::Folder(error) => error.hint().map(str::to_owned),
+            Self::File(error) | Self::Driver(DriverError::File(error)) => error.hint().map(str::to_owned),
+            Self::Memory { needed, .. } => Some(format!("--memory {}", show_bytes(*needed))),
+            Self::Chunk(ChunkError::Foreign { .. }) => Some("--fresh drops its chunks and starts anew".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// The disk is full; what is finished stays and the run can go on later.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::File(error) | Self::Driver(DriverError::File(error)) | Self::Folder(FolderError::File(error)) => {
+                error.is_full()
+            }
+            Self::Leaderboard(error) => error.is_full(),
+            Self::Replay(ReplayError::Artefact(engine::backtest::artefact::ArtefactError::Io { source, .. })) => {
+                crate::atomic::is_full(source)
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,601 @@
+//! A whole sweep: the grid understood, the bars loaded, every setting evaluated, the rows ranked, the best shown.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use engine::backtest::{Environment, RunConfig, RunMode, canonical};
+use engine::data::{Bars, MarketData, Sources};
+use engine::indicators::warmup_needed;
+use engine::strategy::{self, Family, ParamKind};
+use engine::units::Timeframe;
+use engine::{Error, Violation};
+use serde_json::{Value, json};
+
+use crate::chunk::{ChunkPlan, read_chunk};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::driver::{self, End, Job, Observer, chunk_bytes};
+use crate::error::CommandError;
+use crate::fingerprint::Fingerprint;
+use crate::grid::{CsvRows, Grid};
+use crate::leaderboard::{self, Summary, Targets};
+use crate::objective::Verdict;
+use crate::plan::memory::{Ledger, Reservation};
+use crate::replay::{Provenance, replay};
+use crate::resume::{Finished, scan};
+use crate::row::{Outcome, RowSchema};
+use crate::run_folder::RunFolder;
+use crate::search::Trials;
+use crate::space::axis::Target;
+use crate::space::{Setting, Space};
+use crate::trial::TrialConfigs;
+
+/// Crate version and digest of everything that can change a result.
+pub const ENGINE_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("OMEGA_SOURCE_DIGEST"));
+
+/// Keys of the lock file that decide no row of a chunk.
+const MAY_CHANGE: [&str; 4] = ["objective", "gates", "limits", "output"];
+
+/// What was typed, beside the grid file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// `--set` assignments, in order.
+    pub set: Vec<String>,
+    /// Output root; none: the grid's, else `results`.
+    pub out: Option<PathBuf>,
+    /// Worker threads.
+    pub threads: usize,
+    /// Memory cap in bytes; none: the grid's, else a share of the machine's.
+    pub memory: Option<usize>,
+    /// Drop finished chunks first.
+    pub fresh: bool,
+}
+
+/// A sweep understood: nothing is loaded or written yet.
+pub struct Experiment {
+    /// The grid file with `--set`.
+    pub grid: Grid,
+    /// Base run config, normalised.
+    pub config: RunConfig,
+    /// The strategy.
+    pub family: &'static dyn Family,
+    /// Settings by number.
+    pub trials: Trials,
+    /// Timeframes any setting needs beside the primary and additional ones.
+    pub timeframes: Vec<Timeframe>,
+    /// Worth telling: keys without effect, settings that need more warm-up.
+    pub warnings: Vec<String>,
+}
+
+impl Experiment {
+    /// Reads a grid file and everything it names, and checks all of it that can be checked without bars.
+    ///
+    /// # Errors
+    /// Every fault, with its place.
+    pub fn read(path: &Path, set: &[String]) -> Result<Self, CommandError> {
+        let mut grid = Grid::load(path)?;
+        for assignment in set {
+            grid.set(assignment)?;
+        }
+        let refuse = |violations: &[Violation]| Box::new(Diagnostics::from_violations(&grid.config, violations));
+        let config = RunConfig::parse(&grid.config_json(), true).map_err(|v| refuse(&v))?.config;
+        let family = strategy::find(&config.strategy_name).map_err(|error| {
+            let mut violation = Violation::value("strategy_name", error.to_string());
+            violation.hint = error.hint();
+            refuse(&[violation])
+        })?;
+        let context = config.build_context();
+        let space = Arc::new(grid.space(family, &context, &config.document)?);
+        let trials = grid.trials(Arc::clone(&space))?;
+        let mut experiment = Self { grid, config, family, trials, timeframes: Vec::new(), warnings: Vec::new() };
+        experiment.check_first_setting()?;
+        experiment.timeframes = experiment.needed_timeframes();
+        experiment.warnings = experiment.find_warnings();
+        Ok(experiment)
+    }
+
+    fn space(&self) -> &Arc<Space> {
+        self.trials.space()
+    }
+
+    fn config_of(&self, setting: &Setting) -> Result<RunConfig, Vec<Violation>> {
+        let mut given = self.config.document.clone();
+        self.space().apply(setting, &mut given);
+        RunConfig::parse(&given, true).map(|parsed| parsed.config)
+    }
+
+    /// Fixed values that contradict the strategy are faults of the grid, not of its trials.
+    fn check_first_setting(&self) -> Result<(), CommandError> {
+        let Some(setting) = self.trials.setting(0) else { return Ok(()) };
+        let refuse = |violations: &[Violation]| Diagnostics::from_violations(&self.grid.config, violations);
+        let config = self.config_of(&setting).map_err(|v| Box::new(refuse(&v)))?;
+        match self.family.build(&config.strategy_parameters, &config.build_context()) {
+            Ok(_) => Ok(()),
+            Err(Error::Config(mut violations)) => {
+                for violation in &mut violations {
+                    violation.path = match violation.path.as_str() {
+                        "" => "strategy_parameters".to_owned(),
+                        path if path.starts_with("strategy_parameters") => path.to_owned(),
+                        path => format!("strategy_parameters.{path}"),
+                    };
+                }
+                Err(Box::new(refuse(&violations)).into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Timeframes of every combination of the parameters that are no numbers: numbers do not choose timeframes.
+    fn needed_timeframes(&self) -> Vec<Timeframe> {
+        const MOST: usize = 20_000;
+        let space = self.space();
+        let names_things = |name: &str| {
+            let spec = self.family.parameters().iter().find(|spec| spec.name == name);
+            spec.is_none_or(|spec| !matches!(spec.kind, ParamKind::Int { .. } | ParamKind::Float { .. }))
+        };
+        let mut points = vec![vec![0_u32; space.axes().len()]];
+        for (at, axis) in space.axes().iter().enumerate() {
+            let varies = axis.members.iter().any(|member| match &member.target {
+                Target::Parameter(name) => names_things(name),
+                Target::Config(_) => false,
+            });
+            if !varies || points.len() * axis.len() as usize > MOST {
+                continue;
+            }
+            points = points
+                .iter()
+                .flat_map(|point| {
+                    (0..axis.len()).map(move |k| {
+                        let mut next = point.clone();
+                        next[at] = k;
+                        next
+                    })
+                })
+                .collect();
+        }
+        let mut needed = BTreeSet::new();
+        for point in points {
+            let setting = space.setting(0, space.lattice_index(&point));
+            let Ok(config) = self.config_of(&setting) else { continue };
+            if let Ok(strategy) = self.family.build(&config.strategy_parameters, &config.build_context()) {
+                needed.extend(strategy.timeframes());
+            }
+        }
+        needed.into_iter().collect()
+    }
+
+    fn find_warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let Some(first) = self.trials.setting(0) else { return warnings };
+        if let Ok(config) = self.config_of(&first) {
+            warnings.extend(self.family.warnings(&config.strategy_parameters, &config.build_context()));
+        }
+        let needed = self.warmup_need();
+        if needed > self.config.warmup_bars {
+            warnings.push(format!(
+                "some settings need warmup_bars >= {needed}, the config has {}: those become failed rows (E4003)",
+                self.config.warmup_bars
+            ));
+        }
+        warnings
+    }
+
+    /// Warm-up the longest settings need: every axis at its last value, and each at its first. Lengths lengthen
+    /// columns, so the largest need stands at an end of the axes.
+    fn warmup_need(&self) -> usize {
+        let space = self.space();
+        let last: Vec<u32> = space.axes().iter().map(|axis| axis.len() - 1).collect();
+        let ends = (0..last.len()).map(|at| {
+            let mut point = last.clone();
+            point[at] = 0;
+            point
+        });
+        std::iter::once(last.clone())
+            .chain(ends)
+            .filter_map(|point| {
+                let setting = space.setting(0, space.lattice_index(&point));
+                let config = self.config_of(&setting).ok()?;
+                let strategy = self.family.build(&config.strategy_parameters, &config.build_context()).ok()?;
+                Some(warmup_needed(&strategy.columns(), config.primary))
+            })
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// How trials are cut into chunks.
+    pub fn chunks(&self) -> ChunkPlan {
+        ChunkPlan::new(self.trials.len(), self.grid.limits.chunk)
+    }
+}
+
+/// What a sweep left behind.
+pub struct Report {
+    /// How it ended.
+    pub end: End,
+    /// The run folder.
+    pub folder: PathBuf,
+    /// Trials, all of them.
+    pub trials: u64,
+    /// Trials found finished at the start.
+    pub cached: u64,
+    /// The leaderboard, if the sweep is complete.
+    pub ranked: Option<Ranked>,
+    /// Chunk files that were damaged and set aside.
+    pub damaged: Vec<String>,
+    /// What may change money or was left out.
+    pub warnings: Vec<String>,
+    /// Time of evaluation.
+    pub elapsed: Duration,
+    /// Highest booked memory in bytes.
+    pub peak_memory: usize,
+}
+
+/// A complete sweep, ranked.
+pub struct Ranked {
+    /// Counts and best rows.
+    pub summary: Summary,
+    /// Rows that pass each gate, in the order of the grid.
+    pub gates: Vec<(String, u64)>,
+    /// Folders of the best rows' artefacts.
+    pub top: Vec<PathBuf>,
+    /// Names of the axes, in the order of a row's parameters.
+    pub params: Vec<String>,
+}
+
+/// A sweep with its bars loaded and its folder owned, about to start.
+pub struct Sweep {
+    experiment: Experiment,
+    environment: Environment,
+    configs: TrialConfigs,
+    plan: ChunkPlan,
+    schema: RowSchema,
+    fingerprint: Fingerprint,
+    folder: RunFolder,
+    finished: Finished,
+    ledger: Ledger,
+    threads: usize,
+    _bars: Reservation,
+}
+
+impl Sweep {
+    /// Loads the bars, opens the run folder and finds what is finished.
+    ///
+    /// # Errors
+    /// Data errors, a folder that cannot be used, a cap that is too small: all before work starts.
+    pub fn open(experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
+        let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
+        let cap = options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap);
+        let ledger = Ledger::new(cap);
+        let environment =
+            Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
+        let plan = experiment.chunks();
+        let schema = RowSchema::of(experiment.space());
+        let bars = book_bars(&environment, &experiment, &plan, &schema, options.threads, &ledger)?;
+        let fingerprint = fingerprint(&experiment, &environment);
+        let root = output_root(&experiment, options);
+        let folder = RunFolder::open(&root, &experiment.grid.name, &fingerprint.hash8(), options.fresh)?;
+        let master = execution_master(&experiment.config, &folder)?;
+        let lock = lock_text(&experiment, &plan, master);
+        folder.write_grid_lock(&lock, &MAY_CHANGE)?;
+        let finished = scan(&folder, &plan, &schema, &fingerprint, options.threads)?;
+        let configs = TrialConfigs::new(Arc::clone(experiment.space()), experiment.config.document.clone(), master);
+        Ok(Self {
+            experiment,
+            environment,
+            configs,
+            plan,
+            schema,
+            fingerprint,
+            folder,
+            finished,
+            ledger,
+            threads: options.threads,
+            _bars: bars,
+        })
+    }
+
+    /// The run folder.
+    pub fn folder(&self) -> &RunFolder {
+        &self.folder
+    }
+
+    /// The grid and its settings.
+    pub fn experiment(&self) -> &Experiment {
+        &self.experiment
+    }
+
+    /// How trials are cut.
+    pub fn plan(&self) -> &ChunkPlan {
+        &self.plan
+    }
+
+    /// Trials in chunks found finished.
+    pub fn cached(&self) -> u64 {
+        self.finished.trials(&self.plan)
+    }
+
+    /// Books of the process.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What is worth telling before the start.
+    pub fn warnings(&self) -> Vec<String> {
+        let damaged = self.finished.damaged.iter().map(|chunk| {
+            format!("chunk {} was damaged ({}), set aside as {}", chunk.index, chunk.reason, chunk.moved_to.display())
+        });
+        self.environment.warnings().iter().chain(&self.experiment.warnings).cloned().chain(damaged).collect()
+    }
+
+    /// Evaluates what is missing and, when nothing is, ranks all rows and writes the best ones out.
+    ///
+    /// # Errors
+    /// Files that cannot be written; finished chunks stay.
+    pub fn run(self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
+        let started = Instant::now();
+        let limit = self.experiment.grid.limits.time.map(Duration::from_secs);
+        let job = Job {
+            trials: &self.experiment.trials,
+            configs: &self.configs,
+            environment: &self.environment,
+            folder: &self.folder,
+            plan: self.plan,
+            schema: &self.schema,
+            fingerprint: &self.fingerprint,
+            ledger: &self.ledger,
+            threads: self.threads,
+            deadline: limit.and_then(|limit| started.checked_add(limit)),
+            stop,
+            observer,
+        };
+        let end = driver::run(&job, &self.finished)?;
+        let elapsed = started.elapsed();
+        let ranked = match end {
+            End::Complete => Some(self.rank()?),
+            End::Interrupted | End::Deadline => None,
+        };
+        Ok(Report {
+            end,
+            folder: self.folder.path().to_owned(),
+            trials: self.experiment.trials.len(),
+            cached: self.cached(),
+            damaged: self.finished.damaged.iter().map(|chunk| chunk.moved_to.display().to_string()).collect(),
+            warnings: self.warnings(),
+            ranked,
+            elapsed,
+            peak_memory: self.ledger.peak(),
+        })
+    }
+
+    fn rank(&self) -> Result<Ranked, CommandError> {
+        // Columns are not needed any more; ranking may use their room.
+        self.environment.release_memory(usize::MAX);
+        let grid = &self.experiment.grid;
+        let targets = Targets {
+            parquet: self.folder.leaderboard_parquet(),
+            csv: self.folder.leaderboard_csv(),
+            csv_rows: match grid.output.csv {
+                CsvRows::All => None,
+                CsvRows::Best(rows) => Some(rows),
+            },
+            top: usize::try_from(grid.output.top).unwrap_or(usize::MAX).max(5),
+        };
+        let chunks = self.folder.chunks();
+        let sources = leaderboard::Sources {
+            chunks: &chunks,
+            plan: self.plan,
+            schema: &self.schema,
+            fingerprint: &self.fingerprint,
+            objective: &grid.objective,
+            gates: &grid.gates,
+        };
+        let summary = leaderboard::write(&sources, &targets, &self.ledger)?;
+        let tally = self.tally()?;
+        let top = self.write_top(&summary)?;
+        self.write_manifest(&summary, &tally)?;
+        if summary.rows > 0 && summary.count(Verdict::Failed) == summary.rows {
+            let (code, reason) = tally.first_failure.map_or_else(Default::default, |(_, code, reason)| (code, reason));
+            return Err(CommandError::AllFailed { trials: summary.rows, code, reason });
+        }
+        let gates = grid.gates.texts().map(str::to_owned).zip(tally.gates).collect();
+        let params = self.schema.params().iter().map(|param| param.name.clone()).collect();
+        Ok(Ranked { summary, gates, top, params })
+    }
+
+    /// Counts over all rows that the leaderboard does not make.
+    fn tally(&self) -> Result<Tally, CommandError> {
+        let gates = &self.experiment.grid.gates;
+        let mut tally = Tally { gates: vec![0; gates.texts().len()], ..Tally::default() };
+        for index in 0..self.plan.count() {
+            let path = self.folder.chunk(index);
+            let chunk = read_chunk(&path, &self.schema, &self.fingerprint, self.plan.trials(index))?;
+            for row in (0..chunk.batch.num_rows()).filter_map(|i| chunk.row(&self.schema, i)) {
+                match row.outcome {
+                    Outcome::Done { values, .. } => {
+                        let passed = gates.passes(&values);
+                        tally.gates.iter_mut().zip(passed).for_each(|(count, passes)| *count += u64::from(passes));
+                    }
+                    Outcome::Failed { code, reason } => {
+                        *tally.failures.entry(code.clone()).or_default() += 1;
+                        if tally.first_failure.as_ref().is_none_or(|(hash, ..)| row.config_hash < *hash) {
+                            tally.first_failure = Some((row.config_hash, code, reason));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(tally)
+    }
+
+    /// Artefacts of the best settings that have a score; folders of an earlier ranking give way.
+    fn write_top(&self, summary: &Summary) -> Result<Vec<PathBuf>, CommandError> {
+        let root = self.folder.top();
+        if root.exists() {
+            std::fs::remove_dir_all(&root).map_err(|e| crate::atomic::FileError::io(&root, "clear it", e))?;
+        }
+        let wanted = usize::try_from(self.experiment.grid.output.top).unwrap_or(usize::MAX);
+        let scored = |row: &&leaderboard::TopRow| matches!(row.verdict, Verdict::Ok | Verdict::Gated);
+        let mut folders = Vec::new();
+        for row in summary.top.iter().filter(scored).take(wanted) {
+            let Some(setting) = self.experiment.trials.setting(row.trial) else { continue };
+            let config = self.configs.full(&setting).map_err(Error::Config)?;
+            let prepared = self.environment.prepare(&config, row.rng_seed)?;
+            let replay = replay(&prepared).map_err(crate::replay::ReplayError::from)?;
+            let folder = root.join(row.rank.to_string());
+            let provenance =
+                Provenance { config: &config, source: None, rng_seed: row.rng_seed, environment: &self.environment };
+            replay.write(&folder, &prepared, provenance).map_err(crate::replay::ReplayError::from)?;
+            folders.push(folder);
+        }
+        Ok(folders)
+    }
+
+    fn write_manifest(&self, summary: &Summary, tally: &Tally) -> Result<(), CommandError> {
+        let experiment = &self.experiment;
+        let counts: serde_json::Map<String, Value> =
+            Verdict::ALL.into_iter().map(|v| (v.as_str().to_owned(), Value::from(summary.count(v)))).collect();
+        let document = json!({
+            "format_version": 1,
+            "engine_version": ENGINE_VERSION,
+            "name": experiment.grid.name,
+            "fingerprint": self.fingerprint.parts().collect::<std::collections::BTreeMap<_, _>>(),
+            "data": {
+                "manifest_sha256": self.environment.manifest().sha256(),
+                "inputs": self.environment.inputs(),
+                "governance": &self.environment.data().governance,
+            },
+            "seed": experiment.grid.seed,
+            "rng_seed": experiment.config.rng_seed,
+            "search": experiment.trials.search().as_str(),
+            "lattice_points": experiment.space().size().to_string(),
+            "trials": experiment.trials.len(),
+            "chunk_size": self.plan.size(),
+            "chunks": self.plan.count(),
+            "rows": summary.rows,
+            "duplicates": summary.duplicates,
+            "distinct_rules": summary.distinct_rules,
+            "status": counts,
+            "failures": tally.failures,
+            "left_out": self.left_out(),
+            "walked": experiment.trials.len(),
+            "csv_rows": summary.csv_rows,
+            "csv_left_out": summary.csv_left_out(),
+            "gates": experiment.grid.gates.texts().zip(&tally.gates).map(|(gate, passed)| json!({"gate": gate, "passed": passed})).collect::<Vec<_>>(),
+            "warnings": self.environment.warnings().iter().chain(&experiment.warnings).collect::<Vec<_>>(),
+        });
+        let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
+        text.push('\n');
+        Ok(self.folder.write_manifest(&text)?)
+    }
+
+    fn left_out(&self) -> Vec<Value> {
+        left_out(&self.experiment)
+    }
+}
+
+/// Settings of the lattice that break each constraint.
+pub fn left_out(experiment: &Experiment) -> Vec<Value> {
+    let constraints = experiment.space().constraints().iter();
+    constraints
+        .zip(experiment.trials.broken())
+        .filter(|(_, count)| *count != Some(0))
+        .map(|(constraint, count)| {
+            json!({
+                "constraint": constraint.text,
+                "origin": constraint.origin.as_str(),
+                "settings": count.map(|count| count.to_string()),
+            })
+        })
+        .collect()
+}
+
+#[derive(Default)]
+struct Tally {
+    gates: Vec<u64>,
+    failures: std::collections::BTreeMap<String, u64>,
+    first_failure: Option<([u8; 32], String, String)>,
+}
+
+fn output_root(experiment: &Experiment, options: &Options) -> PathBuf {
+    let named = options.out.clone().or_else(|| experiment.grid.output.dir.clone().map(PathBuf::from));
+    named.unwrap_or_else(|| PathBuf::from("results"))
+}
+
+/// Everything that decides the rows, each part as a digest or a short text.
+fn fingerprint(experiment: &Experiment, environment: &Environment) -> Fingerprint {
+    let space = experiment.space();
+    let identity = experiment.grid.identity(space, &experiment.config.hashed_document());
+    let digest = |part: &str| canonical::canonical_hash(&identity[part]);
+    Fingerprint::new([
+        ("config", digest("config")),
+        ("space", digest("space")),
+        ("search", canonical::canonical_json(&identity["search"])),
+        ("seed", experiment.grid.seed.to_string()),
+        ("data", environment.manifest().sha256()),
+        ("engine_version", ENGINE_VERSION.to_owned()),
+    ])
+}
+
+/// Marks the line of the lock file that keeps the master seed of a `prod` sweep.
+const MASTER_LINE: &str = "# execution master seed: ";
+
+fn lock_text(experiment: &Experiment, plan: &ChunkPlan, master: Option<u64>) -> String {
+    let text = experiment.grid.lock_yaml(experiment.space(), &experiment.config.document, plan.size());
+    match master {
+        Some(master) => format!("{MASTER_LINE}{master}\n{text}"),
+        None => text,
+    }
+}
+
+/// In `prod` without a seed: one 64-bit number per sweep from the operating system, kept in the lock file.
+fn execution_master(config: &RunConfig, folder: &RunFolder) -> Result<Option<u64>, CommandError> {
+    if config.run_mode != RunMode::Prod || config.rng_seed.is_some() {
+        return Ok(None);
+    }
+    let kept = folder.read_grid_lock()?;
+    let kept = kept.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix(MASTER_LINE)));
+    if let Some(master) = kept.and_then(|text| text.trim().parse().ok()) {
+        return Ok(Some(master));
+    }
+    let drawn = getrandom::u64().map_err(|error| Error::Internal(format!("no entropy: {error}")))?;
+    Ok(Some(drawn))
+}
+
+/// Books the mapped bars and makes sure that one tile per thread, one chunk and the ranking fit beside them.
+fn book_bars(
+    environment: &Environment,
+    experiment: &Experiment,
+    plan: &ChunkPlan,
+    schema: &RowSchema,
+    threads: usize,
+    ledger: &Ledger,
+) -> Result<Reservation, CommandError> {
+    let market = &environment.data().market;
+    let bars = market_bytes(market);
+    let columns = experiment
+        .trials
+        .setting(0)
+        .and_then(|setting| experiment.config_of(&setting).ok())
+        .and_then(|config| experiment.family.build(&config.strategy_parameters, &config.build_context()).ok())
+        .map_or(0, |strategy| strategy.columns().len());
+    let tile = threads * columns * market.bars.len() * size_of::<f64>();
+    let work = (tile + chunk_bytes(plan, schema)).max(leaderboard::least_memory(schema, plan));
+    let needed = bars + work;
+    if needed > ledger.cap() {
+        return Err(CommandError::Memory { cap: ledger.cap(), needed });
+    }
+    ledger.try_reserve(bars).ok_or(CommandError::Memory { cap: ledger.cap(), needed })
+}
+
+fn market_bytes(market: &MarketData) -> usize {
+    const COLUMNS: usize = 11;
+    let bytes = |bars: &Bars| bars.len() * COLUMNS * size_of::<f64>();
+    bytes(&market.bars) + market.others.iter().map(bytes).sum::<usize>()
+}
+
+/// A usage fault without a file.
+pub fn usage(path: &str, message: impl Into<String>, hint: impl Into<String>) -> CommandError {
+    CommandError::Input(Box::new(Diagnostic::new(None, path, message).with_hint(hint).into()))
+}
