@@ -3,6 +3,8 @@
 //!
 //! A file of its own: the kernel's peak counts the process.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they measured")]
+
 mod support;
 
 use engine::backtest::walk::Nobody;
