@@ -5,6 +5,8 @@
 
 pub(crate) mod candles;
 pub(crate) mod market;
+pub(crate) mod metrics;
+pub(crate) mod settings;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,4 +75,10 @@ pub(crate) fn sources(root: &Path) -> Sources {
         cache_dir: root.join("cache"),
         env_overrides: Vec::new(),
     }
+}
+
+/// Runs in a temporary folder that is gone afterwards.
+pub(crate) fn in_folder<T>(run: impl FnOnce(&Path) -> T) -> T {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path())
 }
