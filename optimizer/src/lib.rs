@@ -19,6 +19,7 @@ pub mod resume;
 pub mod row;
 pub mod run_folder;
 pub mod search;
+pub mod single;
 pub mod space;
 pub mod sweep;
 pub mod trial;

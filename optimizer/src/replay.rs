@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use engine::Error;
 use engine::backtest::artefact::{ArtefactError, RunDocuments, RunMeta, TradeRecord, write_folder};
-use engine::backtest::walk::{EquityPoint, Observer, Origin};
+use engine::backtest::walk::{EquityPoint, Observer, Origin, Walked};
 use engine::backtest::{Environment, Outcome, Prepared, RunConfig, canonical};
 use engine::execution::ExitReason;
 use engine::portfolio::Trade;
@@ -33,9 +33,16 @@ pub struct Replay {
 
 struct Entry {
     position_id: u64,
+    bar: usize,
     label: String,
     reason: String,
-    notes: SignalNotes,
+    source: EntrySource,
+}
+
+enum EntrySource {
+    /// Notes are made after the walk, with the columns that only notes read.
+    Rule(usize),
+    Signal(SignalNotes),
 }
 
 struct Recorder<'a> {
@@ -46,25 +53,18 @@ struct Recorder<'a> {
 
 impl Observer for Recorder<'_> {
     fn entered(&mut self, position: &Position, origin: &Origin<'_>, slice: &DataSlice<'_>) {
-        let strategy = self.prepared.strategy();
-        let entry = match origin {
+        let (label, reason, source) = match origin {
             Origin::Rule(rule) => {
-                let stated = strategy.rules().and_then(|rules| rules.rules.get(*rule));
-                Entry {
-                    position_id: position.id,
-                    label: stated.map(|rule| rule.label.clone()).unwrap_or_default(),
-                    reason: stated.map(|rule| rule.reason.to_owned()).unwrap_or_default(),
-                    notes: strategy.signal_meta(*rule, slice),
-                }
+                let stated = self.prepared.strategy().rules().and_then(|rules| rules.rules.get(*rule));
+                let label = stated.map(|rule| rule.label.clone()).unwrap_or_default();
+                let reason = stated.map(|rule| rule.reason.to_owned()).unwrap_or_default();
+                (label, reason, EntrySource::Rule(*rule))
             }
-            Origin::Signal(signal) => Entry {
-                position_id: position.id,
-                label: signal.label.clone(),
-                reason: signal.reason.clone(),
-                notes: signal.notes.clone(),
-            },
+            Origin::Signal(signal) => {
+                (signal.label.clone(), signal.reason.clone(), EntrySource::Signal(signal.notes.clone()))
+            }
         };
-        self.entries.push(entry);
+        self.entries.push(Entry { position_id: position.id, bar: slice.index(), label, reason, source });
     }
 
     fn equity(&mut self, point: EquityPoint) {
@@ -77,10 +77,36 @@ impl Observer for Recorder<'_> {
 /// # Errors
 /// Those of the backtest.
 pub fn replay(prepared: &Prepared) -> Result<Replay, Error> {
+    let walked = record(prepared)?;
+    walked.judge(prepared)
+}
+
+/// A walk recorded, its metrics still to be reckoned.
+pub struct Recorded {
+    walked: Walked,
+    equity: Vec<EquityPoint>,
+    entries: Vec<Entry>,
+}
+
+/// The bar loop of [`replay`].
+///
+/// # Errors
+/// Those of the backtest.
+pub fn record(prepared: &Prepared) -> Result<Recorded, Error> {
     let equity = Vec::with_capacity(prepared.plan().bars.len());
     let mut recorder = Recorder { prepared, equity, entries: Vec::new() };
-    let outcome = prepared.run(Vec::new(), &mut recorder)?;
-    Ok(Replay { outcome, equity: recorder.equity, entries: recorder.entries })
+    let walked = prepared.walk(Vec::new(), &mut recorder)?;
+    Ok(Recorded { walked, equity: recorder.equity, entries: recorder.entries })
+}
+
+impl Recorded {
+    /// The metrics of [`replay`].
+    ///
+    /// # Errors
+    /// A metric that is not finite.
+    pub fn judge(self, prepared: &Prepared) -> Result<Replay, Error> {
+        Ok(Replay { outcome: prepared.judge(self.walked)?, equity: self.equity, entries: self.entries })
+    }
 }
 
 /// What the artefacts need beside the replay itself.
@@ -97,28 +123,33 @@ pub struct Provenance<'a> {
 }
 
 impl Replay {
+    /// Name of the run: from config, data and, if it was drawn, the seed.
+    pub fn run_id(&self, Provenance { config, rng_seed, environment, .. }: Provenance<'_>) -> String {
+        let config_hash = canonical::canonical_hash(&config.hashed_document());
+        let drawn = config.rng_seed.is_none().then_some(rng_seed);
+        canonical::run_id(&config_hash, &environment.manifest().sha256(), drawn)
+    }
+
     /// Writes `meta.json`, `trades.json`, `equity.csv` and `metrics.json` as `folder`.
     ///
     /// # Errors
     /// Whatever keeps the files from being written.
     pub fn write(&self, folder: &Path, prepared: &Prepared, provenance: Provenance<'_>) -> Result<(), ArtefactError> {
         let meta = self.meta(prepared, provenance);
-        let trades: Vec<TradeRecord> = self.outcome.walked.trades.iter().map(|trade| self.record(trade)).collect();
+        let trades = self.outcome.walked.trades.iter();
+        let trades: Vec<TradeRecord> = trades.map(|trade| self.trade_record(prepared, trade)).collect();
         let metrics = self.outcome.summary.artefact();
         write_folder(folder, &RunDocuments { meta: &meta, trades: &trades, equity: &self.equity, metrics: &metrics })
     }
 
-    fn meta(
-        &self,
-        prepared: &Prepared,
-        Provenance { config, source, rng_seed, environment }: Provenance<'_>,
-    ) -> RunMeta {
+    fn meta(&self, prepared: &Prepared, provenance: Provenance<'_>) -> RunMeta {
+        let Provenance { config, source, rng_seed, environment } = provenance;
         let config_hash = canonical::canonical_hash(&config.hashed_document());
         let manifest_sha256 = environment.manifest().sha256();
         let bars = &prepared.market().data.bars;
         let range = &prepared.plan().bars;
         RunMeta {
-            run_id: canonical::run_id(&config_hash, &manifest_sha256, config.rng_seed.is_none().then_some(rng_seed)),
+            run_id: self.run_id(provenance),
             generated_at_ns: now_ns(),
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             git: None,
@@ -143,15 +174,22 @@ impl Replay {
         }
     }
 
-    fn record(&self, trade: &Trade) -> TradeRecord {
+    fn trade_record(&self, prepared: &Prepared, trade: &Trade) -> TradeRecord {
         let moved = trade.stop_loss != trade.initial_stop_loss;
         let mut meta = Map::new();
         if let Ok(at) = self.entries.binary_search_by_key(&trade.position_id, |entry| entry.position_id) {
             let entry = &self.entries[at];
-            meta.clone_from(&entry.notes.meta);
+            let notes = match &entry.source {
+                // The columns were there during the walk; without them the trade keeps its numbers and loses its notes.
+                EntrySource::Rule(rule) => {
+                    prepared.at(entry.bar, |slice| prepared.strategy().signal_meta(*rule, slice)).unwrap_or_default()
+                }
+                EntrySource::Signal(notes) => notes.clone(),
+            };
+            meta = notes.meta;
             meta.insert("scenario".to_owned(), Value::from(entry.label.as_str()));
             meta.insert("signal_reason".to_owned(), Value::from(entry.reason.as_str()));
-            meta.insert("tags".to_owned(), json!(entry.notes.tags));
+            meta.insert("tags".to_owned(), json!(notes.tags));
         }
         meta.insert("stop_loss_kind".to_owned(), Value::from(if moved { "manual" } else { "initial" }));
         let in_entry_candle = trade.exit_bar == trade.entry_bar && trade.reason != ExitReason::WindowEnd;

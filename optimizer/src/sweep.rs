@@ -28,6 +28,7 @@ use crate::resume::{Finished, scan};
 use crate::row::{Outcome, RowSchema};
 use crate::run_folder::RunFolder;
 use crate::search::Trials;
+use crate::single::{keep_manifest, located};
 use crate::space::axis::Target;
 use crate::space::{Setting, Space};
 use crate::trial::TrialConfigs;
@@ -113,17 +114,7 @@ impl Experiment {
         let config = self.config_of(&setting).map_err(|v| Box::new(refuse(&v)))?;
         match self.family.build(&config.strategy_parameters, &config.build_context()) {
             Ok(_) => Ok(()),
-            Err(Error::Config(mut violations)) => {
-                for violation in &mut violations {
-                    violation.path = match violation.path.as_str() {
-                        "" => "strategy_parameters".to_owned(),
-                        path if path.starts_with("strategy_parameters") => path.to_owned(),
-                        path => format!("strategy_parameters.{path}"),
-                    };
-                }
-                Err(Box::new(refuse(&violations)).into())
-            }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(located(error, &self.grid.config)),
         }
     }
 
@@ -270,6 +261,7 @@ impl Sweep {
         let ledger = Ledger::new(cap);
         let environment =
             Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
+        keep_manifest(&environment, sources);
         let plan = experiment.chunks();
         let schema = RowSchema::of(experiment.space());
         let bars = book_bars(&environment, &experiment, &plan, &schema, options.threads, &ledger)?;

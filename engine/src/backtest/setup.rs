@@ -470,11 +470,27 @@ impl Prepared {
         &self.market
     }
 
+    /// Computes the columns, which [`Prepared::run`] would do by itself; for those who time it apart.
+    ///
+    /// # Errors
+    /// Those of a column.
+    pub fn warm(&self) -> Result<()> {
+        self.market.columns.get_all(&self.columns).map(drop)
+    }
+
     /// Runs it. `trades` is storage to reuse.
     ///
     /// # Errors
     /// Those of [`walk`], of a column, or [`Error::MetricNotFinite`].
     pub fn run(&self, trades: Vec<Trade>, observer: &mut impl Observer) -> Result<Outcome> {
+        self.judge(self.walk(trades, observer)?)
+    }
+
+    /// The bar loop alone. `trades` is storage to reuse.
+    ///
+    /// # Errors
+    /// Those of [`walk`] and of a column.
+    pub fn walk(&self, trades: Vec<Trade>, observer: &mut impl Observer) -> Result<Walked> {
         let held = Held { keys: &self.columns, columns: self.market.columns.get_all(&self.columns)? };
         let inputs = Inputs {
             market: &self.market.data,
@@ -484,7 +500,14 @@ impl Prepared {
             gates: self.gates.as_deref(),
             draws: &self.draws,
         };
-        let walked = walk(inputs, &self.plan, trades, observer)?;
+        walk(inputs, &self.plan, trades, observer)
+    }
+
+    /// The metrics of a walked run.
+    ///
+    /// # Errors
+    /// [`Error::MetricNotFinite`].
+    pub fn judge(&self, walked: Walked) -> Result<Outcome> {
         let summary = summarise(
             &walked.trades,
             walked.equity.clone(),

@@ -2,6 +2,7 @@
 
 pub mod data;
 mod logs;
+pub mod run;
 pub mod strategies;
 pub mod sweep;
 
@@ -27,6 +28,8 @@ pub struct Cli {
 enum Command {
     /// Evaluate every setting of a grid file and rank them.
     Sweep(sweep::SweepArgs),
+    /// Run one backtest and write its artefacts.
+    Run(run::RunArgs),
     /// Judge, describe or generate bars.
     Data(data::DataArgs),
     /// List strategies and their parameters.
@@ -45,6 +48,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Sweep(args) => sweep::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Data(args) => data::run(args).map(|()| ExitCode::Done).map_err(command_error),
         Command::Strategies(args) => strategies::run(&args),
     };

@@ -1,0 +1,209 @@
+//! One run config, one backtest, its artefacts: `omega-opt run`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use engine::backtest::config::TOP_LEVEL_KEYS;
+use engine::backtest::{Environment, Prepared, RunConfig};
+use engine::data::Sources;
+use engine::indicators::Unlimited;
+use engine::strategy::{self, Family};
+use engine::{Error, Violation};
+use serde_json::{Value, json};
+
+use crate::diagnostic::Diagnostics;
+use crate::document::{Document, Source, Span};
+use crate::error::CommandError;
+use crate::replay::{Provenance, Replay, ReplayError, now_ns, record};
+use crate::sweep::usage;
+
+/// A run config understood: nothing is loaded or written yet.
+pub struct SingleRun {
+    /// Normalised config.
+    pub config: RunConfig,
+    /// File name, without folders.
+    pub source: String,
+    /// Unknown keys that are ignored, and keys without effect.
+    pub warnings: Vec<String>,
+    document: Document,
+    family: &'static dyn Family,
+}
+
+impl SingleRun {
+    /// Reads a run config with `--set` changes. Unknown keys are warnings, unless `strict`.
+    ///
+    /// # Errors
+    /// Every fault, with its place.
+    pub fn read(path: &Path, set: &[String], strict: bool) -> Result<Self, CommandError> {
+        let mut document = Document::read(path, path.display().to_string())?;
+        for assignment in set {
+            apply(&mut document, assignment)?;
+        }
+        let refuse = |violations: &[Violation]| Box::new(Diagnostics::from_violations(&document, violations));
+        let parsed = RunConfig::parse(&document.to_json(), strict).map_err(|v| refuse(&v))?;
+        let ignored = parsed.warnings.iter().map(|violation| format!("{violation}; it is ignored"));
+        let mut warnings: Vec<String> = ignored.collect();
+        let family = find_family(&parsed.config, &document)?;
+        warnings.extend(family.warnings(&parsed.config.strategy_parameters, &parsed.config.build_context()));
+        let source = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(Self { config: parsed.config, source, warnings, document, family })
+    }
+
+    /// Loads the bars, runs, and writes `<root>/<run_id>/`.
+    ///
+    /// # Errors
+    /// Data errors, a failing backtest, files that cannot be written.
+    pub fn run(&self, root: &Path, sources: &Sources, profile: bool) -> Result<SingleReport, CommandError> {
+        let started = Instant::now();
+        let config = &self.config;
+        let built = self.family.build(&config.strategy_parameters, &config.build_context());
+        let strategy = built.map_err(|error| located(error, &self.document))?;
+        let environment = Environment::open(config, &strategy.timeframes(), sources, Arc::new(Unlimited))?;
+        let rng_seed = match config.rng_seed {
+            Some(seed) => seed,
+            None => getrandom::u64().map_err(|error| Error::Internal(format!("no entropy: {error}")))?,
+        };
+        let prepared = environment.prepare(config, rng_seed)?;
+        let mut clock = Clock { started, last: started, laps: Vec::new() };
+        clock.lap("time_data_load");
+        prepared.warm()?;
+        clock.lap("time_indicators");
+        let recorded = record(&prepared)?;
+        clock.lap("time_backtest");
+        let replay = recorded.judge(&prepared)?;
+        clock.lap("time_metrics");
+        let provenance = Provenance { config, source: Some(&self.source), rng_seed, environment: &environment };
+        let folder = root.join(replay.run_id(provenance));
+        replay.write(&folder, &prepared, provenance).map_err(ReplayError::from)?;
+        clock.lap("time_write");
+        keep_manifest(&environment, sources);
+        if profile {
+            let path = folder.join("profiling").join("profiling.json");
+            let text = format!("{:#}\n", clock.profile(&prepared, &replay, environment.data().market.bars.len()));
+            let write = || {
+                std::fs::create_dir_all(folder.join("profiling"))?;
+                std::fs::write(&path, text)
+            };
+            write().map_err(|e| crate::atomic::FileError::io(&path, "write it", e))?;
+        }
+        let warnings = environment.warnings().iter().chain(&self.warnings).cloned().collect();
+        Ok(SingleReport { folder, replay, warnings, seconds: started.elapsed().as_secs_f64() })
+    }
+}
+
+/// What a single run left behind.
+pub struct SingleReport {
+    /// Folder of the artefacts.
+    pub folder: PathBuf,
+    /// Trades, metrics, counts.
+    pub replay: Replay,
+    /// What may change money.
+    pub warnings: Vec<String>,
+    /// Time of everything.
+    pub seconds: f64,
+}
+
+/// Keeps the identity of the data beside the bars. The manifest file is a convenience: the run folder has the hash.
+pub fn keep_manifest(environment: &Environment, sources: &Sources) {
+    if let Err(error) = environment.manifest().write(&sources.cache_dir, now_ns()) {
+        tracing::warn!("the dataset manifest was not kept: {error}");
+    }
+}
+
+fn find_family(config: &RunConfig, document: &Document) -> Result<&'static dyn Family, CommandError> {
+    strategy::find(&config.strategy_name).map_err(|error| {
+        let mut violation = Violation::value("strategy_name", error.to_string());
+        violation.hint = error.hint();
+        Box::new(Diagnostics::from_violations(document, &[violation])).into()
+    })
+}
+
+/// Faults of strategy parameters at their place in the document.
+pub fn located(error: Error, document: &Document) -> CommandError {
+    let Error::Config(mut violations) = error else { return error.into() };
+    for violation in &mut violations {
+        violation.path = match violation.path.as_str() {
+            "" => "strategy_parameters".to_owned(),
+            path if path.starts_with("strategy_parameters") => path.to_owned(),
+            path => format!("strategy_parameters.{path}"),
+        };
+    }
+    Box::new(Diagnostics::from_violations(document, &violations)).into()
+}
+
+/// `key=value`; a key that is none of the run config is one of the strategy's parameters.
+fn apply(document: &mut Document, assignment: &str) -> Result<(), CommandError> {
+    let Some((key, text)) = assignment.split_once('=').map(|(key, text)| (key.trim(), text.trim())) else {
+        return Err(usage(
+            "--set",
+            format!("must be key=value, got `{assignment}`"),
+            "for example --set costs.enabled=false",
+        ));
+    };
+    let name = format!("--set {key}");
+    let value = Document::parse(name.clone(), text)?.root;
+    let source = Arc::new(Source { name, text: key.to_owned() });
+    let span = Span::new(&source, 0, key.len());
+    let head = key.split('.').next().unwrap_or(key);
+    let known = TOP_LEVEL_KEYS.contains(&head) || ["profiling", "observability"].contains(&head);
+    let path: Vec<&str> = if known { key.split('.').collect() } else { vec!["strategy_parameters", key] };
+    document
+        .root
+        .set(&path, &span, value)
+        .map_err(|obstacle| Box::new(Diagnostics::at(span, key, format!("`{obstacle}` is no map"))).into())
+}
+
+/// Wall-clock times of the phases of a run.
+struct Clock {
+    started: Instant,
+    last: Instant,
+    laps: Vec<(&'static str, u128)>,
+}
+
+impl Clock {
+    fn lap(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.laps.push((name, now.duration_since(self.last).as_nanos()));
+        self.last = now;
+    }
+
+    fn profile(&self, prepared: &Prepared, replay: &Replay, bars: usize) -> Value {
+        let counters = &replay.outcome.walked.counters;
+        let total = ("wall_time_total", self.last.duration_since(self.started).as_nanos());
+        let mut metrics = serde_json::Map::new();
+        let mut definitions = serde_json::Map::new();
+        let mut put = |key: String, value: Value, unit: &str, description: String| {
+            metrics.insert(key.clone(), value);
+            definitions.insert(key, json!({ "unit": unit, "description": description }));
+        };
+        for (name, ns) in std::iter::once(&total).chain(&self.laps) {
+            let what = name.trim_start_matches("time_").replace('_', " ");
+            let ns = u64::try_from(*ns).unwrap_or(u64::MAX);
+            put(format!("{name}_ns"), json!(ns), "ns", format!("wall clock: {what}"));
+            put(format!("{name}_ms"), json!(ns / 1_000_000), "ms", format!("wall clock: {what}, truncated"));
+        }
+        put("peak_rss_mb".to_owned(), json!(peak_rss_mb()), "MB", "highest resident memory; 0 if unknown".to_owned());
+        let processed = prepared.plan().bars.len();
+        let trades = replay.outcome.walked.trades.len() as u64;
+        let counts = [
+            ("bars_total", bars as u64, "primary bars loaded"),
+            ("bars_processed", processed as u64, "tradable bars walked"),
+            ("trades_emitted", trades, "closed trades"),
+            ("orders_filled", counters.fills, "executed fills"),
+            ("events_processed", counters.signals + counters.fills + processed as u64, "signals, fills and bars"),
+        ];
+        for (name, count, description) in counts {
+            put(name.to_owned(), json!(count), "count", description.to_owned());
+        }
+        json!({ "metrics": metrics, "definitions": definitions })
+    }
+}
+
+/// Highest resident memory of the process in MB; 0 where the platform does not tell.
+pub fn peak_rss_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: Option<u64> = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse().ok());
+    kib.map_or(0, |kib| kib * 1024 / 1_000_000)
+}
