@@ -27,6 +27,8 @@ pub enum ExitCode {
     FailedTrials = 4,
     /// Nothing passed the gates.
     NothingPassed = 5,
+    /// A recomputed row differs from the stored one.
+    Mismatch = 6,
     /// Limit, deadline or full disk; resumable.
     Limit = 7,
     /// Interrupted; resumable.

@@ -531,7 +531,7 @@ fn fingerprint(experiment: &Experiment, environment: &Environment) -> Fingerprin
 }
 
 /// Marks the line of the lock file that keeps the master seed of a `prod` sweep.
-const MASTER_LINE: &str = "# execution master seed: ";
+pub(crate) const MASTER_LINE: &str = "# execution master seed: ";
 
 fn lock_text(experiment: &Experiment, plan: &ChunkPlan, master: Option<u64>) -> String {
     let text = experiment.grid.lock_yaml(experiment.space(), &experiment.config.document, plan.size());
