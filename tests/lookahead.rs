@@ -4,6 +4,8 @@
 //! timeframe chains included. Of other timeframes only what had ended by the cut is kept unchanged: the bar that is still
 //! forming belongs to the future. Design law 5; execution specification §2, indicators §4.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they measured")]
+
 mod support;
 
 use std::path::Path;
