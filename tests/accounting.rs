@@ -9,7 +9,6 @@
     clippy::print_stdout,
     reason = "helpers of tests fail loudly and talk"
 )]
-
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they measured")]
 
 mod support;
