@@ -250,6 +250,7 @@ mod tests {
         Trade {
             position_id: 1,
             direction: Direction::Long,
+            order_type: crate::strategy::OrderType::Market,
             scenario_id: 0,
             rule: 0,
             entry_bar: 0,
