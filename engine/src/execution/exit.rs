@@ -50,6 +50,7 @@ pub struct LevelExit {
 /// mirrored. The stop wins a tie. `v2` leaves at the bar's open where that lies beyond the level; `v1_parity` at
 /// the level. Comparisons are made as written, without a tolerance: prices, levels and buffer share a decimal grid
 /// and ties are common. Source: execution specification §5.
+#[inline]
 pub fn level_exit(
     bars: &Bars,
     i: usize,
@@ -82,6 +83,7 @@ pub fn level_exit(
     }
 }
 
+#[inline]
 fn at(reason: ExitReason, base_price: f64) -> LevelExit {
     LevelExit { reason, base_price }
 }

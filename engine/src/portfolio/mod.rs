@@ -74,6 +74,7 @@ impl Ledger {
     }
 
     /// Cash now.
+    #[inline]
     pub fn balance(&self) -> f64 {
         self.balance
     }
