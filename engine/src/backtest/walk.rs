@@ -126,6 +126,11 @@ pub fn walk(inputs: Inputs<'_>, plan: &Plan, trades: Vec<Trade>, observer: &mut 
         inputs.strategy.rules().map(|rules| BoundRules::bind(rules, inputs.columns, inputs.guards)).transpose()?;
     let mut book = Book::new(inputs, plan, trades);
     for i in plan.bars.clone() {
+        if book.open.is_empty() && rules.as_ref().is_some_and(|rules| !rules.may_open(i)) {
+            // None of the steps but the last has anything to do.
+            book.mark(i, observer);
+            continue;
+        }
         book.apply_scheduled_changes();
         if book.gates_open(i) {
             book.ask(rules.as_ref(), i, observer)?;
@@ -152,6 +157,8 @@ struct Book<'a> {
     trades: Vec<Trade>,
     equity: EquityStats,
     counters: Counters,
+    /// The strategy wants to be asked about open positions.
+    manages_positions: bool,
     next_id: u64,
     last_signal: Option<usize>,
     last_exit: Option<usize>,
@@ -187,6 +194,7 @@ impl<'a> Book<'a> {
             trades,
             equity: EquityStats::new(plan.initial_balance),
             counters: Counters { bars: plan.bars.len() as u64, ..Counters::default() },
+            manages_positions: inputs.strategy.manages_positions(),
             next_id: 1,
             last_signal: None,
             last_exit: None,
@@ -198,6 +206,7 @@ impl<'a> Book<'a> {
     }
 
     /// A stop is taken only if it tightens; a target is free.
+    #[inline]
     fn apply_scheduled_changes(&mut self) {
         for slot in &mut self.open {
             let position = &mut slot.held.position;
@@ -217,6 +226,7 @@ impl<'a> Book<'a> {
     }
 
     /// Slot, session, news and cooldowns. Cooldowns compare bars of one timeframe, so open times serve for closes.
+    #[inline]
     fn gates_open(&self, i: usize) -> bool {
         if self.open.len() >= self.plan.max_positions || self.inputs.gates.is_some_and(|mask| !mask.get(i)) {
             return false;
@@ -392,6 +402,7 @@ impl<'a> Book<'a> {
     }
 
     /// Stop and target, in ascending id. A market position is not tested on its entry bar.
+    #[inline]
     fn exit_at_levels(&mut self, i: usize) {
         let mut exposed = false;
         let mut slot = 0;
@@ -420,6 +431,7 @@ impl<'a> Book<'a> {
 
     /// Rules that close or change what is still open; one action per position, the lowest priority number wins, a
     /// close beats a change.
+    #[inline]
     fn manage(&mut self, rules: Option<&BoundRules<'_>>, i: usize) -> Result<()> {
         let mut slot = 0;
         while slot < self.open.len() {
@@ -439,6 +451,7 @@ impl<'a> Book<'a> {
         Ok(())
     }
 
+    #[inline]
     fn action(&self, slot: usize, rules: Option<&BoundRules<'_>>, i: usize) -> Result<Managed> {
         let OpenPosition { position, rule, .. } = &self.open[slot].held;
         if let Some(holding) = &self.plan.holding
@@ -460,7 +473,7 @@ impl<'a> Book<'a> {
                 return Ok(Managed::Close(ExitReason::Timeout));
             }
         }
-        if !self.inputs.strategy.manages_positions() {
+        if !self.manages_positions {
             return Ok(Managed::Keep);
         }
         Ok(match self.inputs.strategy.manage_position(position, &self.slice(i))? {
@@ -524,6 +537,7 @@ impl<'a> Book<'a> {
         });
     }
 
+    #[inline]
     fn unrealised(&self, i: usize) -> f64 {
         if self.open.is_empty() || self.plan.terms.variant == Variant::V1Parity {
             return 0.0;
@@ -536,6 +550,7 @@ impl<'a> Book<'a> {
         self.open.iter().map(gain).sum()
     }
 
+    #[inline]
     fn mark(&mut self, i: usize, observer: &mut impl Observer) {
         let (time_ns, balance) = (self.bars.open_time[i], self.ledger.balance());
         let equity = balance + self.unrealised(i);

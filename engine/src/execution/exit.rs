@@ -99,6 +99,7 @@ pub fn level_exit(bars: &Bars, i: usize, levels: Levels, buffer: f64, variant: V
     }
 }
 
+#[inline]
 fn at(reason: ExitReason, base_price: f64) -> LevelExit {
     LevelExit { reason, base_price }
 }

@@ -152,6 +152,7 @@ impl Terms {
     }
 
     /// Money gained by a move from `entry` to `price`: `((d·(price − entry))·L)·uv`, in this order of operations.
+    #[inline]
     pub fn gain(&self, direction: Direction, entry: f64, price: f64, lots: f64) -> f64 {
         direction.sign() * (price - entry) * lots * self.unit_value
     }

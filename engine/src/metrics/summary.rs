@@ -56,6 +56,7 @@ impl EquityStats {
     }
 
     /// Takes the equity of the next bar.
+    #[inline]
     pub fn push(&mut self, time_ns: EpochNs, equity: f64) {
         self.drawdown.push(equity);
         self.daily.push(time_ns, equity);
@@ -65,6 +66,7 @@ impl EquityStats {
     }
 
     /// Peak and falls so far.
+    #[inline]
     pub fn drawdown(&self) -> &Drawdown {
         &self.drawdown
     }

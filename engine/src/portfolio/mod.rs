@@ -78,6 +78,7 @@ impl Ledger {
     }
 
     /// Cash now.
+    #[inline]
     pub fn balance(&self) -> f64 {
         self.balance
     }
