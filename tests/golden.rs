@@ -2,7 +2,7 @@
 //!
 //! Source: execution specification §14.1 (market orders), §7.2, §7.3, §11.3, §12, §14.4, §14.5. Prices are compared to
 //! 1e-9, money to the cent the tables print: both are decimals there, the run works in binary.
-
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they measured")]
 
 mod support;
@@ -10,7 +10,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use engine::execution::ExitReason;
-use engine::strategy::{OrderType, PositionAction, TradeSignal};
+use engine::strategy::{PositionAction, TradeSignal};
 use engine::units::{Direction, MINUTE_NS, Timeframe};
 use serde_json::{Value, json};
 use support::market::{Lab, NO_COSTS, Ohlc, Run, Script, document, flat, instant, market, quotes, times, write_news};
@@ -215,7 +215,6 @@ fn invalid_signals_end_the_run() {
         TradeSignal { stop_loss: None, ..good.clone() },
         TradeSignal { take_profit: Some(f64::NAN), ..good.clone() },
         TradeSignal { lots: Some(0.0), ..good.clone() },
-        TradeSignal { order_type: OrderType::Limit, ..good.clone() },
     ];
     let candles = quotes(&times("2024-03-04T10:00", Timeframe::M5, 2), &[flat(1.1); 2], SPREAD);
     let lab = Lab::open(&document(&json!({})), &candles, NO_COSTS, |_| ());

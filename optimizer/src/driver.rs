@@ -187,7 +187,7 @@ struct Planned {
 /// Where a trial's outcome comes from.
 enum Work {
     /// Known before evaluation: it failed to resolve.
-    Failed(Outcome),
+    Failed(Box<Outcome>),
     /// The unit of this index.
     Unit { unit: usize, rules_hash: [u8; 8] },
 }
@@ -274,11 +274,11 @@ struct Resolved {
     setting: Setting,
     config_hash: [u8; 32],
     rng_seed: u64,
-    result: Result<([u8; 8], Vec<ColumnKey>), Outcome>,
+    result: Result<([u8; 8], Vec<ColumnKey>), Box<Outcome>>,
 }
 
-fn failed(error: &Error) -> Outcome {
-    Outcome::Failed { code: error.code().to_owned(), reason: error.to_string() }
+fn failed(error: &Error) -> Box<Outcome> {
+    Box::new(Outcome::Failed { code: error.code().to_owned(), reason: error.to_string() })
 }
 
 fn resolve(job: &Job<'_>, setting: Setting) -> Resolved {
@@ -299,7 +299,7 @@ fn resolve(job: &Job<'_>, setting: Setting) -> Resolved {
 }
 
 /// Runs `work`; an error or a panic becomes the failure of this trial alone.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Outcome> {
+fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Box<Outcome>> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(failed(&error)),
@@ -401,7 +401,7 @@ impl Wave<'_> {
                 *trades = storage;
                 outcome
             }
-            Err(outcome) => outcome,
+            Err(outcome) => *outcome,
         }
     }
 
@@ -429,10 +429,10 @@ impl Wave<'_> {
 
     fn row(&self, planned: &Planned) -> Row {
         let (outcome, rules_hash) = match &planned.work {
-            Work::Failed(outcome) => (outcome.clone(), [0; 8]),
+            Work::Failed(outcome) => (outcome.as_ref().clone(), [0; 8]),
             Work::Unit { unit, rules_hash } => {
                 let outcome = self.units[*unit].outcome.get().cloned();
-                let missing = || failed(&Error::Internal("a chunk was committed before its trials".to_owned()));
+                let missing = || *failed(&Error::Internal("a chunk was committed before its trials".to_owned()));
                 (outcome.unwrap_or_else(missing), *rules_hash)
             }
         };

@@ -27,6 +27,8 @@ pub enum ExitCode {
     FailedTrials = 4,
     /// Nothing passed the gates.
     NothingPassed = 5,
+    /// A recomputed row differs from the stored one.
+    Mismatch = 6,
     /// Limit, deadline or full disk; resumable.
     Limit = 7,
     /// Interrupted; resumable.
@@ -122,6 +124,7 @@ impl CommandError {
                 error.is_full()
             }
             Self::Leaderboard(error) => error.is_full(),
+            Self::Engine(Error::DataFile { kind: "StorageFull", .. }) => true,
             Self::Replay(ReplayError::Artefact(engine::backtest::artefact::ArtefactError::Io { source, .. })) => {
                 crate::atomic::is_full(source)
             }

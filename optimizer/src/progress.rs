@@ -194,9 +194,10 @@ impl Observer for Progress {
     }
 }
 
-/// `95 s`, `12 min`, `3 h 20 min`.
+/// `0.4 s`, `95 s`, `12 min`, `3 h 20 min`.
 pub fn show_seconds(seconds: f64) -> String {
     match seconds {
+        s if s < 9.95 => format!("{s:.1} s"),
         s if s < 99.5 => format!("{s:.0} s"),
         s if s < 5970.0 => format!("{:.0} min", s / 60.0),
         s => format!("{} h {:02} min", (s / 3600.0) as u64, (s % 3600.0 / 60.0) as u64),

@@ -2,6 +2,7 @@
 
 pub mod data;
 mod logs;
+pub mod rows;
 pub mod run;
 pub mod strategies;
 pub mod sweep;
@@ -16,7 +17,7 @@ use crate::sweep::usage;
 /// Find out which settings of a trading strategy deserve belief.
 ///
 /// Exit codes: 0 done, 1 internal error, 2 usage or config, 3 data, 4 finished with failed trials, 5 nothing passed
-/// the gates, 7 limit, deadline or full disk (resumable), 130 interrupted (resumable).
+/// the gates, 6 a recomputed row differs, 7 limit, deadline or full disk (resumable), 130 interrupted (resumable).
 #[derive(Debug, Parser)]
 #[command(name = "omega-opt", version = crate::sweep::ENGINE_VERSION, propagate_version = true)]
 pub struct Cli {
@@ -30,6 +31,14 @@ enum Command {
     Sweep(sweep::SweepArgs),
     /// Run one backtest and write its artefacts.
     Run(run::RunArgs),
+    /// Show one row of a run folder: its setting and every metric.
+    Show(rows::ShowArgs),
+    /// Walk one row again and write its four artefacts.
+    Replay(rows::ReplayArgs),
+    /// Recompute rows and compare every bit.
+    Verify(rows::VerifyArgs),
+    /// Write the run config of one row.
+    Export(rows::ExportArgs),
     /// Judge, describe or generate bars.
     Data(data::DataArgs),
     /// List strategies and their parameters.
@@ -49,6 +58,10 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Sweep(args) => sweep::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Show(args) => rows::show(&args),
+        Command::Replay(args) => rows::replay_row(&args),
+        Command::Verify(args) => rows::verify(&args),
+        Command::Export(args) => rows::export(&args),
         Command::Data(args) => data::run(args).map(|()| ExitCode::Done).map_err(command_error),
         Command::Strategies(args) => strategies::run(&args),
     };

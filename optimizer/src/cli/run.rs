@@ -15,7 +15,7 @@ use crate::single::{SingleReport, SingleRun};
 
 /// Run one backtest and write its artefacts.
 ///
-/// Writes <out>/<run_id>/ with meta.json, trades.json, equity.csv and metrics.json. The run id follows from config and
+/// Writes {out}/{run_id}/ with meta.json, trades.json, equity.csv and metrics.json. The run id follows from config and
 /// data, so the same run lands in the same folder; an earlier one is replaced as a whole.
 #[derive(Debug, Args)]
 pub struct RunArgs {

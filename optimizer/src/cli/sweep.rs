@@ -22,7 +22,7 @@ use crate::sweep::{Experiment, Options, Ranked, Report, Sweep, left_out, usage};
 
 /// Evaluate every setting of a grid file and rank them.
 ///
-/// Writes a run folder <out>/<name>-<hash8> with chunks, leaderboard.parquet, leaderboard.csv and the artefacts of
+/// Writes a run folder {out}/{name}-{hash8} with chunks, leaderboard.parquet, leaderboard.csv and the artefacts of
 /// the best rows. An unfinished run of the same grid is continued by itself: finished chunks are never evaluated
 /// again. Rows depend on the grid, the data and the engine version only, never on threads, memory or interruptions.
 #[derive(Debug, Args)]
