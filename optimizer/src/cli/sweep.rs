@@ -254,14 +254,17 @@ fn show_report(report: &Report, args: &SweepArgs) {
         group(summary.count(Verdict::Failed).into()),
         group(summary.distinct_rules.into()),
     )];
-    lines.push(format!(
-        "{} evaluated in {} ({}/s), {} cached · memory {}",
-        group(evaluated.into()),
-        show_seconds(seconds),
-        show_rate(rate),
-        group(report.cached.into()),
-        show_bytes(report.peak_memory),
-    ));
+    lines.push(match evaluated {
+        0 => "nothing to evaluate: all settings were finished before, ranked anew".to_owned(),
+        _ => format!(
+            "{} evaluated in {} ({}/s), {} cached · memory {}",
+            group(evaluated.into()),
+            show_seconds(seconds),
+            show_rate(rate),
+            group(report.cached.into()),
+            show_bytes(report.peak_memory),
+        ),
+    });
     lines.push(String::new());
     lines.push(best_table(ranked));
     lines.push(String::new());
@@ -299,10 +302,11 @@ fn best_table(ranked: &Ranked) -> String {
         ("sharpe", Metric::SharpeEquityDaily),
     ];
     let head = ["rank", "objective"].into_iter().chain(metrics.iter().map(|(name, _)| *name));
-    let params = ranked.params.iter().map(String::as_str);
+    // An axis of one value is the same in every row and would only make the table wider.
+    let params = ranked.params.iter().zip(&ranked.varies).filter(|(_, varies)| **varies).map(|(name, _)| name.as_str());
     table.set_header(head.chain(["same rules"]).chain(params));
     for row in ranked.summary.top.iter().filter(|row| row.verdict != Verdict::Failed).take(5) {
-        table.add_row(best_row(row, &metrics));
+        table.add_row(best_row(row, &metrics, &ranked.varies));
     }
     for column in table.column_iter_mut() {
         column.set_cell_alignment(CellAlignment::Right);
@@ -310,7 +314,7 @@ fn best_table(ranked: &Ranked) -> String {
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
-fn best_row(row: &TopRow, metrics: &[(&str, Metric)]) -> Vec<String> {
+fn best_row(row: &TopRow, metrics: &[(&str, Metric)], varies: &[bool]) -> Vec<String> {
     let dash = || "–".to_owned();
     let rank = if row.verdict == Verdict::Ok {
         row.rank.to_string()
@@ -326,7 +330,7 @@ fn best_row(row: &TopRow, metrics: &[(&str, Metric)]) -> Vec<String> {
         })
     }));
     cells.push(row.sharing.to_string());
-    cells.extend(row.params.iter().map(|value| {
+    cells.extend(row.params.iter().zip(varies).filter(|(_, varies)| **varies).map(|(value, _)| {
         let text = value.to_text();
         if text.is_empty() { dash() } else { text }
     }));
