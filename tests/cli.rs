@@ -59,7 +59,33 @@ fn what_there_is_to_do() {
     let desk = Desk::new();
     let shown = desk.run("--help");
     assert_eq!((shown.code, &*shown.stderr), (Some(0), ""));
-    insta::assert_snapshot!(desk.redact(&shown.stdout), @"");
+    insta::assert_snapshot!(desk.redact(&shown.stdout), @r"
+    Find out which settings of a trading strategy deserve belief.
+
+    Exit codes: 0 done, 1 internal error, 2 usage or config, 3 data, 4 finished with failed trials, 5
+    nothing passed the gates, 6 a recomputed row differs, 7 limit, deadline or full disk (resumable),
+    130 interrupted (resumable).
+
+    Usage: omega-opt <COMMAND>
+
+    Commands:
+      sweep       Evaluate every setting of a grid file and rank them
+      run         Run one backtest and write its artefacts
+      show        Show one row of a run folder: its setting and every metric
+      replay      Walk one row again and write its four artefacts
+      verify      Recompute rows and compare every bit
+      export      Write the run config of one row
+      data        Judge, describe or generate bars
+      strategies  List strategies and their parameters
+      help        Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+    ");
 }
 
 #[test]
@@ -67,14 +93,58 @@ fn what_a_sweep_takes() {
     let desk = Desk::new();
     let shown = desk.run("sweep --help");
     assert_eq!((shown.code, &*shown.stderr), (Some(0), ""));
-    insta::assert_snapshot!(desk.redact(&shown.stdout), @"");
+    insta::assert_snapshot!(desk.redact(&shown.stdout), @r"
+    Evaluate every setting of a grid file and rank them
+
+    Usage: omega-opt sweep [OPTIONS] <GRID>
+
+    Arguments:
+      <GRID>  Grid file (YAML)
+
+    Options:
+          --set <KEY=VALUE>  Replace an axis or a key: --set window_length=40..80:10 --set
+                             costs.enabled=false --set search.trials=500
+          --out <DIR>        Output root; the run folder is made below it. Default: output.dir of the
+                             grid, else `results`
+          --threads <N>      Worker threads. Default: RAYON_NUM_THREADS, else all cores. Never changes a
+                             result
+          --memory <SIZE>    Memory cap: 8GB, 512MiB. Work is cut to fit; too small a cap is refused at
+                             the start with the least it needs. Default: limits.memory of the grid, else
+                             a share of the machine's memory. Never changes a result
+          --fresh            Drop the finished chunks of this grid and start anew
+          --dry-run          Only count settings and chunks; load no bars, write nothing
+          --quiet            No progress and no summary; warnings and errors still go to stderr
+          --json             Print one JSON document with the result to stdout instead of the summary
+      -h, --help             Print help
+      -V, --version          Print version
+    ");
 }
 
 #[test]
 fn a_sweep_ends_with_its_best_rows() {
     let desk = Desk::new();
     let shown = desk.run("sweep small.yaml");
-    insta::assert_snapshot!(format!("{}\n---\n{}", desk.show(&shown), desk.redact(&shown.stdout)), @"");
+    insta::assert_snapshot!(format!("{}\n---\n{}", desk.show(&shown), desk.redact(&shown.stdout)), @r"
+    exit 0
+    small: 24 settings of sma_cross on EURUSD H1
+    ---
+    24 rows: 24 ok, 0 gated, 0 without score, 0 failed · 24 distinct rule sets
+    24 evaluated in [TIME]), 0 cached · memory [PEAK]
+
+     rank  objective  trades      net    win     pf     dd  sharpe  same rules  fast_length  slow_length  direction_filter
+        1    -1.1533      32  -266.16  0.344  0.560  0.004  -1.153           1           20           60              long
+        2    -1.2328      62  -376.40  0.355  0.685  0.005  -1.233           1           20           60              both
+        3    -1.2612      23  -266.10  0.261  0.486  0.004  -1.261           1           20           80              long
+        4    -1.2997      84  -516.80  0.321  0.653  0.008  -1.300           1           10           50              both
+        5    -1.3444      33  -317.89  0.242  0.470  0.005  -1.344           1           10           80              long
+
+    pass  total_trades >= 10: 24 of 24 rows
+    The best of 24 tries is partly luck: judge it on bars the search has not seen.
+
+    results/small-[HASH]/leaderboard.parquet
+    results/small-[HASH]/leaderboard.csv
+    results/small-[HASH]/top trades, equity and metrics of the best
+    ");
     assert_sound(&desk.run_folder("results"), 24);
 }
 
@@ -125,7 +195,14 @@ fn counting_touches_nothing() {
     let before = tree(desk.path());
     let shown = desk.run("sweep small.yaml --dry-run");
     assert_eq!((shown.code, &*shown.stderr), (Some(0), ""));
-    insta::assert_snapshot!(shown.stdout, @"");
+    insta::assert_snapshot!(shown.stdout, @r"
+    small: 16 settings of sma_cross (grid search), 24 lattice points
+      fast_length                             4 values
+      slow_length                             3 values
+      direction_filter                        2 values
+      left out 8 for `slow_length != 60` (grid)
+    4 chunks of 4
+    ");
     let shown = desk.run("sweep small.yaml --dry-run --json");
     let document: Value = serde_json::from_str(&shown.stdout).unwrap();
     assert_eq!(document["trials"], 16);

@@ -26,7 +26,24 @@ fn what_is_kept_names_no_machine_and_no_way_of_running() {
     let folder = desk.run_folder("a");
     let files = lasting(&folder);
     let names: Vec<&str> = files.keys().map(String::as_str).filter(|name| !name.contains("chunk-")).collect();
-    insta::assert_snapshot!(names.join("\n"), @"");
+    insta::assert_snapshot!(names.join("\n"), @r"
+    chunks/
+    grid.lock.yaml
+    leaderboard.csv
+    leaderboard.parquet
+    manifest.json
+    top/
+    top/1/
+    top/1/equity.csv
+    top/1/meta.json
+    top/1/metrics.json
+    top/1/trades.json
+    top/2/
+    top/2/equity.csv
+    top/2/meta.json
+    top/2/metrics.json
+    top/2/trades.json
+    ");
     for name in ["grid.lock.yaml", "manifest.json"] {
         let text = std::fs::read_to_string(folder.join(name)).unwrap();
         for word in ["threads", "memory", &*desk.path().to_string_lossy(), &*cli::cache().to_string_lossy()] {

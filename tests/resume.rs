@@ -112,7 +112,13 @@ fn an_interrupt_ends_after_the_wave_and_says_how_to_go_on() {
         assert!(output.stdout.is_empty());
         let said = desk.redact(&String::from_utf8(output.stderr).unwrap());
         insta::allow_duplicates! {
-            insta::assert_snapshot!(said, @"");
+            insta::assert_snapshot!(said, @r"
+            heavy: 840 settings of mean_reversion_z_score on EURUSD M5
+
+            stopping after the running wave (at most about 30 s); again to stop at once
+            interrupted; finished chunks are kept in stopped/heavy-[HASH]
+            continue with: omega-opt sweep heavy.yaml --out stopped
+            ");
         }
         let folder = desk.run_folder("stopped");
         let before = identities(&folder);
@@ -129,7 +135,12 @@ fn a_time_limit_ends_resumable() {
     let desk = Desk::new();
     // A tenth of a second is over after the first waves; the limit is no part of what is compared.
     let shown = desk.run("sweep heavy.yaml --out limited --threads 1 --set limits.time=0.1s");
-    insta::assert_snapshot!(desk.show(&shown), @"");
+    insta::assert_snapshot!(desk.show(&shown), @r"
+    exit 7
+    heavy: 840 settings of mean_reversion_z_score on EURUSD M5
+    time limit reached; finished chunks are kept in limited/heavy-[HASH]
+    continue with: omega-opt sweep heavy.yaml --set 'limits.time=0.1s' --out limited
+    ");
     assert!(chunk_count(&desk.run_folder("limited")) < CHUNKS);
     let shown = desk.run("sweep heavy.yaml --out limited");
     assert_eq!(shown.code, Some(0), "{}", shown.stderr);
@@ -146,7 +157,11 @@ fn a_second_process_on_the_same_folder_is_told_who_is_there() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(shown.stderr.contains(&owner), "{}", shown.stderr);
-    insta::assert_snapshot!(desk.show(&shown).replace(&child.id().to_string(), "[PID]"), @"");
+    insta::assert_snapshot!(desk.show(&shown).replace(&child.id().to_string(), "[PID]"), @r"
+    exit 2
+    error: shared/heavy-[HASH]: in use by another omega-opt (process [OWNER])
+    help: wait for it, stop it, or choose another folder with --out
+    ");
 }
 
 #[test]
@@ -161,7 +176,10 @@ fn a_damaged_chunk_is_named_set_aside_and_computed_again() {
     bytes[middle] ^= 0xff;
     fs::write(&chunk, &bytes).unwrap();
     let shown = desk.run("sweep small.yaml --out hurt");
-    insta::assert_snapshot!(desk.show(&shown), @"");
+    insta::assert_snapshot!(desk.show(&shown), @r"
+    exit 0
+    small: 24 settings of sma_cross on EURUSD H1, 24 finished before
+    ");
     assert_eq!(fs::read(folder.join("chunks/damaged/chunk-000002.parquet")).unwrap(), bytes);
     fs::remove_dir_all(folder.join("chunks/damaged")).unwrap();
     assert_same(&desk.run_folder("whole"), &folder);
@@ -176,7 +194,11 @@ fn a_chunk_of_another_run_is_refused_and_left_alone() {
     fs::copy(other.join("chunks/chunk-000001.parquet"), own.join("chunks/chunk-000001.parquet")).unwrap();
     let before = cli::lasting(&own);
     let shown = desk.run("sweep small.yaml --out a");
-    insta::assert_snapshot!(desk.show(&shown), @"");
+    insta::assert_snapshot!(desk.show(&shown), @r"
+    exit 2
+    error: a/small-[HASH]/chunks/chunk-000001.parquet: belongs to another run; seed: this run has `42`, the file has `43`
+    help: --fresh drops its chunks and starts anew
+    ");
     assert!(before == cli::lasting(&own), "nothing is harmed");
     let shown = desk.run("sweep small.yaml --out a --fresh");
     assert_eq!(shown.code, Some(0), "{}", shown.stderr);
@@ -191,7 +213,13 @@ fn a_full_disk_ends_resumable_and_the_same_command_goes_on() {
     let said = desk.show(&shown).replace(&*disk.path().to_string_lossy(), "[DISK]");
     // Which chunk no longer fits depends on the order of work.
     let said: Vec<String> = said.lines().map(|line| mask_chunk(line)).collect();
-    insta::assert_snapshot!(said.join("\n"), @"");
+    insta::assert_snapshot!(said.join("\n"), @r"
+    exit 7
+    heavy: 840 settings of mean_reversion_z_score on EURUSD M5
+    finished chunks are kept in [DISK]/heavy-[HASH]; the same command continues
+    error: [DISK]/heavy-[HASH]/chunks/chunk-[N].parquet: no space left to write it
+    help: free some space and start the same command again: finished chunks are kept
+    ");
     disk.remount("size=64m");
     let shown = desk.run(&line);
     assert_eq!(shown.code, Some(0), "{}", shown.stderr);
@@ -204,7 +232,11 @@ fn a_full_cache_disk_ends_resumable() {
     let Some(disk) = SmallDisk::new("a full cache disk", "size=100k") else { return };
     let desk = Desk::new().env("OMEGA_CACHE_DIR", disk.path());
     let shown = desk.run("sweep heavy.yaml");
-    insta::assert_snapshot!(desk.show(&shown), @"");
+    insta::assert_snapshot!(desk.show(&shown), @r"
+    exit 7
+    error[E4100]: EURUSD_M5_f777396390c5880d: generated bars cannot be written: No space left on device (os error 28)
+    help: free some space, or name a cache folder with room in OMEGA_CACHE_DIR; then start the same command again
+    ");
     assert!(!desk.path().join("results").exists());
 }
 
