@@ -251,7 +251,9 @@ fn assert_receipts(folder: &Path, top: usize) {
         for metric in Metric::ALL {
             let key = metric.def().key;
             let column = rows[batch].column_by_name(key).unwrap();
-            let (Some(shown), false) = (metrics.get(key).and_then(Value::as_f64), column.is_null(at)) else { continue };
+            let (Some(shown), false) = (metrics["metrics"].get(key).and_then(Value::as_f64), column.is_null(at)) else {
+                continue;
+            };
             let exact = match column.data_type() {
                 DataType::Int64 => column.as_primitive::<Int64Type>().value(at) as f64,
                 _ => column.as_primitive::<Float64Type>().value(at),

@@ -259,6 +259,8 @@ pub struct Report {
 pub struct Ranked {
     /// Counts and best rows.
     pub summary: Summary,
+    /// Failed rows by code.
+    pub failures: std::collections::BTreeMap<String, u64>,
     /// Rows that pass each gate, in the order of the grid.
     pub gates: Vec<(String, u64)>,
     /// Folders of the best rows' artefacts.
@@ -429,7 +431,7 @@ impl Sweep {
         let params = self.schema.params().iter().map(|param| param.name.clone()).collect();
         let space = self.experiment.space();
         let varies = space.columns().iter().map(|column| space.axes()[column.axis].len() > 1).collect();
-        Ok(Ranked { summary, gates, top, params, varies })
+        Ok(Ranked { summary, failures: tally.failures, gates, top, params, varies })
     }
 
     /// Counts over all rows that the leaderboard does not make.

@@ -91,7 +91,7 @@ fn config_bytes(path: &Path) -> Result<(String, Vec<u8>)> {
     match std::fs::read(path) {
         Ok(bytes) => Ok((label, bytes)),
         Err(error) => {
-            let hint = "it is looked for below the working directory; OMEGA_EXECUTION_COSTS_FILE and OMEGA_SYMBOL_SPECS_FILE name the two files elsewhere";
+            let hint = "start in the folder that holds configs/, or set OMEGA_EXECUTION_COSTS_FILE and OMEGA_SYMBOL_SPECS_FILE";
             Err(Error::Config(vec![Violation::value(label, format!("cannot be read: {error}")).with_hint(hint)]))
         }
     }
