@@ -10,7 +10,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use engine::execution::ExitReason;
-use engine::strategy::{OrderType, PositionAction, TradeSignal};
+use engine::strategy::{PositionAction, TradeSignal};
 use engine::units::{Direction, MINUTE_NS, Timeframe};
 use serde_json::{Value, json};
 use support::market::{Lab, NO_COSTS, Ohlc, Run, Script, document, flat, instant, market, quotes, times, write_news};
@@ -215,7 +215,6 @@ fn invalid_signals_end_the_run() {
         TradeSignal { stop_loss: None, ..good.clone() },
         TradeSignal { take_profit: Some(f64::NAN), ..good.clone() },
         TradeSignal { lots: Some(0.0), ..good.clone() },
-        TradeSignal { order_type: OrderType::Limit, ..good.clone() },
     ];
     let candles = quotes(&times("2024-03-04T10:00", Timeframe::M5, 2), &[flat(1.1); 2], SPREAD);
     let lab = Lab::open(&document(&json!({})), &candles, NO_COSTS, |_| ());

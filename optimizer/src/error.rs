@@ -124,6 +124,7 @@ impl CommandError {
                 error.is_full()
             }
             Self::Leaderboard(error) => error.is_full(),
+            Self::Engine(Error::DataFile { kind: "StorageFull", .. }) => true,
             Self::Replay(ReplayError::Artefact(engine::backtest::artefact::ArtefactError::Io { source, .. })) => {
                 crate::atomic::is_full(source)
             }

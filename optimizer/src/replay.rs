@@ -7,9 +7,8 @@ use engine::Error;
 use engine::backtest::artefact::{ArtefactError, RunDocuments, RunMeta, TradeRecord, write_folder};
 use engine::backtest::walk::{EquityPoint, Observer, Origin, Walked};
 use engine::backtest::{Environment, Outcome, Prepared, RunConfig, canonical};
-use engine::execution::ExitReason;
 use engine::portfolio::Trade;
-use engine::strategy::{DataSlice, OrderType, Position, SignalNotes};
+use engine::strategy::{DataSlice, Position, SignalNotes};
 use serde_json::{Map, Value, json};
 
 /// A replay could not be made or written.
@@ -192,9 +191,8 @@ impl Replay {
             meta.insert("tags".to_owned(), json!(notes.tags));
         }
         meta.insert("stop_loss_kind".to_owned(), Value::from(if moved { "manual" } else { "initial" }));
-        let in_entry_candle = trade.exit_bar == trade.entry_bar && trade.reason != ExitReason::WindowEnd;
-        meta.insert("in_entry_candle".to_owned(), Value::from(in_entry_candle));
-        TradeRecord { trade: *trade, order_type: OrderType::Market, meta }
+        meta.insert("in_entry_candle".to_owned(), Value::from(trade.exit_bar == trade.entry_bar));
+        TradeRecord { trade: *trade, meta }
     }
 }
 

@@ -158,11 +158,7 @@ impl Experiment {
     }
 
     fn find_warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let Some(first) = self.trials.setting(0) else { return warnings };
-        if let Ok(config) = self.config_of(&first) {
-            warnings.extend(self.family.warnings(&config.strategy_parameters, &config.build_context()));
-        }
+        let mut warnings = self.warnings_of_all();
         let needed = self.warmup_need();
         if needed > self.config.warmup_bars {
             warnings.push(format!(
@@ -171,6 +167,42 @@ impl Experiment {
             ));
         }
         warnings
+    }
+
+    /// What the strategy tells of every setting looked at: some trials, and from both corners of the lattice each axis
+    /// moved to its other values (many values: to the middle and the ends). What depends on an axis is left out.
+    fn warnings_of_all(&self) -> Vec<String> {
+        const MOST: u32 = 16;
+        let space = self.space();
+        let first = vec![0; space.axes().len()];
+        let last: Vec<u32> = space.axes().iter().map(|axis| axis.len() - 1).collect();
+        let end = self.trials.len().saturating_sub(1);
+        let trials = [0, end / 2, end].into_iter().filter_map(|trial| self.trials.setting(trial));
+        let mut points: Vec<Vec<u32>> = trials.map(|setting| setting.value_index).collect();
+        for (at, axis) in space.axes().iter().enumerate() {
+            let end = axis.len() - 1;
+            let tried: Vec<u32> = if axis.len() <= MOST { (0..=end).collect() } else { vec![0, end / 2, end] };
+            for (start, k) in [&first, &last].into_iter().flat_map(|start| tried.iter().map(move |k| (start, *k))) {
+                let mut point = start.clone();
+                point[at] = k;
+                points.push(point);
+            }
+        }
+        points.sort_unstable();
+        points.dedup();
+        let mut common: Option<Vec<String>> = None;
+        for point in points.iter().filter(|point| space.is_feasible(point)) {
+            let Ok(config) = self.config_of(&space.setting(0, space.lattice_index(point))) else { continue };
+            let told = self.family.warnings(&config.strategy_parameters, &config.build_context());
+            match &mut common {
+                None => common = Some(told),
+                Some(common) => common.retain(|warning| told.contains(warning)),
+            }
+            if common.as_ref().is_some_and(Vec::is_empty) {
+                break;
+            }
+        }
+        common.unwrap_or_default()
     }
 
     /// Warm-up the longest settings need: every axis at its last value, and each at its first. Lengths lengthen
