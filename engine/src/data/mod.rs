@@ -4,6 +4,7 @@
 //! `store` → window and warm-up → gap statistics ([`gaps()`]). Beside it stand the YAML files (`instrument`), the
 //! calendar (`news`), sessions, rates, the identity of it all (`manifest`) and made-up bars ([`synthetic`]).
 
+mod aggregate;
 mod align;
 mod bars;
 mod gaps;
@@ -18,6 +19,7 @@ mod sessions;
 mod store;
 pub mod synthetic;
 mod validate;
+mod write;
 mod yaml;
 
 pub use align::Alignment;
