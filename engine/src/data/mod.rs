@@ -8,6 +8,7 @@ mod aggregate;
 mod align;
 mod bars;
 mod gaps;
+pub mod import;
 mod instrument;
 mod load;
 mod manifest;

@@ -1,6 +1,7 @@
 //! The command line, one file per command.
 
 pub mod data;
+mod import;
 mod logs;
 pub mod run;
 pub mod strategies;
@@ -30,7 +31,7 @@ enum Command {
     Sweep(sweep::SweepArgs),
     /// Run one backtest and write its artefacts.
     Run(run::RunArgs),
-    /// Judge, describe or generate bars.
+    /// Judge, describe, import or generate bars.
     Data(data::DataArgs),
     /// List strategies and their parameters.
     Strategies(strategies::StrategiesArgs),
