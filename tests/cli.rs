@@ -15,8 +15,7 @@ use arrow_array::{Array as _, RecordBatch};
 use arrow_schema::DataType;
 use cli::{Desk, real_data, tree};
 use engine::backtest::{RunConfig, canonical};
-use engine::metrics::Metric;
-use engine::metrics::catalogue::round_half_away;
+use engine::metrics::{Metric, round_half_away};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
