@@ -313,7 +313,7 @@ fn redact(text: &str) -> String {
         line = replace_between(&line, "memory cap of ", " is", "[CAP]");
         line = replace_between(&line, "at least ", "", "[NEED]");
         line = replace_between(&line, "help: --memory ", "", "[NEED]");
-        line = replace_between(&line, "memory ", "", "[PEAK]");
+        line = replace_between(&line, "· memory ", "", "[PEAK]");
         line = replace_between(&line, "(process ", ")", "[OWNER]");
         lines.push(line.trim_end().to_owned());
     }
