@@ -140,14 +140,16 @@ pub fn run(job: &Job<'_>, finished: &Finished) -> Result<End, DriverError> {
         let started = Instant::now();
         evaluate_wave(job, &pool, chunks, &mut known)?;
         next += chunks.len();
-        wave_chunks = next_wave(chunks.len(), started.elapsed());
+        wave_chunks = next_wave(chunks.len(), started.elapsed(), job.deadline);
     }
     Ok(End::Complete)
 }
 
-/// Chunks of the next wave, from what the last one took; grows at most eightfold at a time.
-fn next_wave(chunks: usize, took: Duration) -> usize {
-    let fitting = chunks as f64 * WAVE.as_secs_f64() / took.as_secs_f64().max(1e-3);
+/// Chunks of the next wave, from what the last one took; grows at most eightfold at a time. A wave is not meant to
+/// outlast the deadline: a limit of an hour ends the sweep after an hour.
+fn next_wave(chunks: usize, took: Duration, deadline: Option<Instant>) -> usize {
+    let left = deadline.map_or(WAVE, |deadline| deadline.saturating_duration_since(Instant::now()).min(WAVE));
+    let fitting = chunks as f64 * left.as_secs_f64() / took.as_secs_f64().max(1e-3);
     (fitting as usize).clamp(1, chunks.saturating_mul(8))
 }
 

@@ -8,7 +8,7 @@ use crate::chunk::ChunkError;
 use crate::diagnostic::Diagnostics;
 use crate::driver::DriverError;
 use crate::leaderboard::LeaderboardError;
-use crate::plan::memory::show_bytes;
+use crate::plan::memory::{enough_bytes, show_bytes};
 use crate::replay::ReplayError;
 use crate::run_folder::FolderError;
 
@@ -111,7 +111,7 @@ impl CommandError {
             Self::Engine(error) | Self::Replay(ReplayError::Engine(error)) => error.hint(),
             Self::Folder(error) => error.hint().map(str::to_owned),
             Self::File(error) | Self::Driver(DriverError::File(error)) => error.hint().map(str::to_owned),
-            Self::Memory { needed, .. } => Some(format!("--memory {}", show_bytes(*needed))),
+            Self::Memory { needed, .. } => Some(format!("--memory {}", enough_bytes(*needed))),
             Self::Chunk(ChunkError::Foreign { .. }) => Some("--fresh drops its chunks and starts anew".to_owned()),
             _ => None,
         }

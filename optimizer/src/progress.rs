@@ -117,8 +117,9 @@ impl Progress {
             line.extend(fields);
         }
         let mut file = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        // The event file is for people; a full disk shows at the next chunk, which matters.
-        let _ = writeln!(file, "{line}");
+        // One write, so that a kill leaves no half line for the next start to go on with. The event file is for people;
+        // a full disk shows at the next chunk, which matters.
+        let _ = file.write_all(format!("{line}\n").as_bytes());
     }
 
     fn draw(&self) {

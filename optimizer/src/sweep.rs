@@ -259,12 +259,16 @@ pub struct Report {
 pub struct Ranked {
     /// Counts and best rows.
     pub summary: Summary,
+    /// Failed rows by code.
+    pub failures: std::collections::BTreeMap<String, u64>,
     /// Rows that pass each gate, in the order of the grid.
     pub gates: Vec<(String, u64)>,
     /// Folders of the best rows' artefacts.
     pub top: Vec<PathBuf>,
     /// Names of the axes, in the order of a row's parameters.
     pub params: Vec<String>,
+    /// Which of them have more than one value.
+    pub varies: Vec<bool>,
 }
 
 /// A sweep with its bars loaded and its folder owned, about to start.
@@ -359,7 +363,7 @@ impl Sweep {
     /// Files that cannot be written; finished chunks stay.
     pub fn run(self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
         let started = Instant::now();
-        let limit = self.experiment.grid.limits.time.map(Duration::from_secs);
+        let limit = self.experiment.grid.limits.time;
         let job = Job {
             trials: &self.experiment.trials,
             configs: &self.configs,
@@ -425,7 +429,9 @@ impl Sweep {
         }
         let gates = grid.gates.texts().map(str::to_owned).zip(tally.gates).collect();
         let params = self.schema.params().iter().map(|param| param.name.clone()).collect();
-        Ok(Ranked { summary, gates, top, params })
+        let space = self.experiment.space();
+        let varies = space.columns().iter().map(|column| space.axes()[column.axis].len() > 1).collect();
+        Ok(Ranked { summary, failures: tally.failures, gates, top, params, varies })
     }
 
     /// Counts over all rows that the leaderboard does not make.

@@ -254,17 +254,25 @@ fn show_report(report: &Report, args: &SweepArgs) {
         group(summary.count(Verdict::Failed).into()),
         group(summary.distinct_rules.into()),
     )];
-    lines.push(format!(
-        "{} evaluated in {} ({}/s), {} cached · memory {}",
-        group(evaluated.into()),
-        show_seconds(seconds),
-        show_rate(rate),
-        group(report.cached.into()),
-        show_bytes(report.peak_memory),
-    ));
+    lines.push(match evaluated {
+        0 => "nothing to evaluate: all settings were finished before, ranked anew".to_owned(),
+        _ => format!(
+            "{} evaluated in {} ({}/s), {} cached · memory {}",
+            group(evaluated.into()),
+            show_seconds(seconds),
+            show_rate(rate),
+            group(report.cached.into()),
+            show_bytes(report.peak_memory),
+        ),
+    });
     lines.push(String::new());
     lines.push(best_table(ranked));
     lines.push(String::new());
+    if !ranked.failures.is_empty() {
+        let counts: Vec<String> =
+            ranked.failures.iter().map(|(code, rows)| format!("{code}: {}", group((*rows).into()))).collect();
+        lines.push(format!("failed rows, reasons in the leaderboard: {}", counts.join(", ")));
+    }
     for (gate, passed) in &ranked.gates {
         let verdict = if *passed > 0 { "pass" } else { "FAIL" };
         lines.push(format!("{verdict}  {gate}: {} of {} rows", group((*passed).into()), group(summary.rows.into())));
@@ -299,10 +307,13 @@ fn best_table(ranked: &Ranked) -> String {
         ("sharpe", Metric::SharpeEquityDaily),
     ];
     let head = ["rank", "objective"].into_iter().chain(metrics.iter().map(|(name, _)| *name));
-    let params = ranked.params.iter().map(String::as_str);
-    table.set_header(head.chain(["same rules"]).chain(params));
+    // An axis of one value is the same in every row and would only make the table wider.
+    let params = ranked.params.iter().zip(&ranked.varies).filter(|(_, varies)| **varies).map(|(name, _)| name.as_str());
+    // Worth a column only where settings share their rules.
+    let shared = ranked.summary.top.iter().any(|row| row.sharing > 1);
+    table.set_header(head.chain(shared.then_some("same rules")).chain(params));
     for row in ranked.summary.top.iter().filter(|row| row.verdict != Verdict::Failed).take(5) {
-        table.add_row(best_row(row, &metrics));
+        table.add_row(best_row(row, &metrics, shared, &ranked.varies));
     }
     for column in table.column_iter_mut() {
         column.set_cell_alignment(CellAlignment::Right);
@@ -310,7 +321,7 @@ fn best_table(ranked: &Ranked) -> String {
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
-fn best_row(row: &TopRow, metrics: &[(&str, Metric)]) -> Vec<String> {
+fn best_row(row: &TopRow, metrics: &[(&str, Metric)], shared: bool, varies: &[bool]) -> Vec<String> {
     let dash = || "–".to_owned();
     let rank = if row.verdict == Verdict::Ok {
         row.rank.to_string()
@@ -325,8 +336,8 @@ fn best_row(row: &TopRow, metrics: &[(&str, Metric)]) -> Vec<String> {
             _ => format!("{x:.3}"),
         })
     }));
-    cells.push(row.sharing.to_string());
-    cells.extend(row.params.iter().map(|value| {
+    cells.extend(shared.then(|| row.sharing.to_string()));
+    cells.extend(row.params.iter().zip(varies).filter(|(_, varies)| **varies).map(|(value, _)| {
         let text = value.to_text();
         if text.is_empty() { dash() } else { text }
     }));
