@@ -1,6 +1,7 @@
 //! The command line, one file per command.
 
 pub mod data;
+mod import;
 mod logs;
 pub mod rows;
 pub mod run;
@@ -39,7 +40,7 @@ enum Command {
     Verify(rows::VerifyArgs),
     /// Write the run config of one row.
     Export(rows::ExportArgs),
-    /// Judge, describe or generate bars.
+    /// Judge, describe, import or generate bars.
     Data(data::DataArgs),
     /// List strategies and their parameters.
     Strategies(strategies::StrategiesArgs),
