@@ -217,7 +217,7 @@ fn a_full_disk_ends_resumable_and_the_same_command_goes_on() {
     let shown = desk.run(&line);
     let said = desk.show(&shown).replace(&*disk.path().to_string_lossy(), "[DISK]");
     // Which chunk no longer fits depends on the order of work.
-    let said: Vec<String> = said.lines().map(|line| mask_chunk(line)).collect();
+    let said: Vec<String> = said.lines().map(mask_chunk).collect();
     insta::assert_snapshot!(said.join("\n"), @r"
     exit 7
     heavy: 840 settings of mean_reversion_z_score on EURUSD M5
