@@ -359,7 +359,8 @@ mod tests {
         let pattern = [1.0, -2.0, f64::NAN, 0.5, f64::NEG_INFINITY, f64::INFINITY, 0.0];
         let values: Vec<f64> = (0..150).map(|k| pattern[(k * k + k / 3) % pattern.len()]).collect();
         let table = Table(BTreeMap::from([(close(), values.clone())]));
-        let relations: [(Comparison, fn(f64, f64) -> bool); 4] = [
+        type Relation = fn(f64, f64) -> bool;
+        let relations: [(Comparison, Relation); 4] = [
             (Comparison::Less, |a, b| a < b),
             (Comparison::LessOrEqual, |a, b| a <= b),
             (Comparison::Greater, |a, b| a > b),
