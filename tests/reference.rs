@@ -3,6 +3,8 @@
 //!
 //! Trades and wins must be equal; the sums agree to 1e-9 relative, since each side adds up in its own way.
 
+#![allow(clippy::unwrap_used, reason = "tests fail loudly")]
+
 mod support;
 
 use std::fs::File;
