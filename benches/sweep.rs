@@ -93,7 +93,8 @@ fn generated(criterion: &mut Criterion) {
 
 /// `OMEGA_TEST_DATA`, else the place beside the repository where the tests look too.
 fn silver(criterion: &mut Criterion) {
-    let given = std::env::var_os("OMEGA_TEST_DATA").map(PathBuf::from);
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let given = std::env::var_os("OMEGA_TEST_DATA").map(|folder| workspace.join(folder));
     let data = given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"));
     if data.join("XAGUSD").is_dir() {
         Workload::new("bench_mrz1_xagusd", 1000, &data).bench(criterion, "w3_mean_reversion_silver");

@@ -3,12 +3,7 @@
 //!
 //! Tolerances are relative to the money moved, 1e-8 and tighter: sums here run in another order than in the engine.
 //! Source of the rules: execution specification §3, §5 to §11, §15; metrics specification §2 to §5.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "helpers of tests fail loudly and talk"
-)]
+
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they measured")]
 
 mod support;

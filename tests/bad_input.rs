@@ -223,7 +223,7 @@ fn what_only_the_strategy_can_judge_is_judged_before_the_start() {
        ·   ────────────────────────────────
      5 │   atr_mult: {min: 1.0, max: 3.0, step: 0.5}
        ╰────
-      help: did you mean `overrides`?
+      help: did you mean `overrides.*/M5.long.ema_length`?
     "#);
 }
 
@@ -374,7 +374,7 @@ fn a_typing_error_on_the_command_line() {
     exit 2
       × --memory: `lots` is no amount of memory: a positive number with one of B, kB, MB, GB, TB, KiB,
       │ MiB, GiB, TiB
-      help: for example --memory [NEED]
+      help: for example --memory 8GB
     ");
     insta::assert_snapshot!(desk.refused("sweep small.yaml --threads 0"), @r"
     exit 2
@@ -411,7 +411,7 @@ fn a_missing_file() {
     desk.write("config.json", cli::CONFIG);
     insta::assert_snapshot!(desk.refused(RUN), @r"
     exit 2
-    error[E4002]: configs/symbol_specs.yaml: cannot be read: No such file or directory (os error 2) (it is looked for below the working directory; OMEGA_EXECUTION_COSTS_FILE and OMEGA_SYMBOL_SPECS_FILE name the two files elsewhere)
+    error[E4002]: configs/symbol_specs.yaml: cannot be read: No such file or directory (os error 2) (start in the folder that holds configs/, or set OMEGA_EXECUTION_COSTS_FILE and OMEGA_SYMBOL_SPECS_FILE)
     ");
 }
 
@@ -429,12 +429,24 @@ fn bars_with_known_faults() {
     let issues = data.join("known-issues");
     let desk = Desk::new().env("OMEGA_DATA_PARQUET_ROOT", issues.join("fxcm-crossed"));
     faulty(&desk, "EURUSD", "H1", "2000-01-01", "2030-01-01");
-    insta::assert_snapshot!(desk.refused(RUN), @"");
+    insta::assert_snapshot!(desk.refused(RUN), @r"
+    exit 3
+    error[E4104]: EURUSD H1: InvalidSpread at 2007-03-30T05:00:00Z: Close ask 1.33199 is below bid 1.33201
+    help: repair or drop the crossed rows at the source; nothing is guessed here
+    ");
     let desk = Desk::new().env("OMEGA_DATA_PARQUET_ROOT", issues.join("fxcm-m1-raw"));
     faulty(&desk, "GBPUSD", "M1", "2000-01-01", "2030-01-01");
-    insta::assert_snapshot!(desk.refused(RUN), @"");
+    insta::assert_snapshot!(desk.refused(RUN), @r"
+    exit 3
+    error[E4104]: GBPUSD M1: InvalidSpread at 2012-02-01T08:47:00Z: Close ask 1.57425 is below bid 1.57429
+    help: repair or drop the crossed rows at the source; nothing is guessed here
+    ");
     faulty(&desk, "USDJPY", "M1", "2000-01-01", "2030-01-01");
-    insta::assert_snapshot!(desk.refused(RUN), @"");
+    insta::assert_snapshot!(desk.refused(RUN), @r"
+    exit 3
+    error[E4104]: USDJPY M1: InvalidSpread at 2013-02-01T00:53:00Z: Close ask 91.729 is below bid 91.73
+    help: repair or drop the crossed rows at the source; nothing is guessed here
+    ");
 }
 
 #[test]
@@ -444,7 +456,11 @@ fn bars_of_closed_days_load_with_a_warning() {
     let desk = Desk::new().env("OMEGA_DATA_PARQUET_ROOT", root);
     faulty(&desk, "EURUSD", "M1", "2000-01-01", "2030-01-01");
     let shown = desk.run("sweep small.yaml --set fast_length=[5]");
-    insta::assert_snapshot!(desk.show(&shown), @"");
+    insta::assert_snapshot!(desk.show(&shown), @r"
+    exit 0
+    small: 6 settings of sma_cross on EURUSD M1
+    warning: EURUSD M1: 11524 of 43200 bars are filler (flat, without volume, for hours; the first at 2025-04-04T21:00:00Z), 26.68 %; they take part as they are
+    ");
 }
 
 #[test]
@@ -454,6 +470,7 @@ fn an_output_folder_that_takes_no_files() {
     insta::assert_snapshot!(desk.refused("sweep small.yaml --out taken/results"), @r"
     exit 2
     error: taken/results/small-[HASH]/chunks: cannot create it: Not a directory (os error 20)
+    help: --out DIR names another output root
     ");
     let Some(disk) = SmallDisk::new("a read-only output folder", "size=1m") else { return };
     disk.remount("ro");
@@ -461,6 +478,7 @@ fn an_output_folder_that_takes_no_files() {
     insta::assert_snapshot!(desk.refused(&line).replace(&*disk.path().to_string_lossy(), "[DISK]"), @r"
     exit 2
     error: [DISK]/small-[HASH]/chunks: cannot create it: Read-only file system (os error 30)
+    help: --out DIR names another output root
     ");
 }
 
@@ -541,12 +559,12 @@ fn gates_that_nothing_passes() {
     24 rows: 0 ok, 24 gated, 0 without score, 0 failed · 24 distinct rule sets
     24 evaluated in [TIME]), 0 cached · memory [PEAK]
 
-          rank  objective  trades      net    win     pf     dd  sharpe  same rules  fast_length  slow_length  direction_filter
-     1 (gated)    -1.1533      32  -266.16  0.344  0.560  0.004  -1.153           1           20           60              long
-     2 (gated)    -1.2328      62  -376.40  0.355  0.685  0.005  -1.233           1           20           60              both
-     3 (gated)    -1.2612      23  -266.10  0.261  0.486  0.004  -1.261           1           20           80              long
-     4 (gated)    -1.2997      84  -516.80  0.321  0.653  0.008  -1.300           1           10           50              both
-     5 (gated)    -1.3444      33  -317.89  0.242  0.470  0.005  -1.344           1           10           80              long
+          rank  objective  trades      net    win     pf     dd  sharpe  fast_length  slow_length  direction_filter
+     1 (gated)    -1.1533      32  -266.16  0.344  0.560  0.004  -1.153           20           60              long
+     2 (gated)    -1.2328      62  -376.40  0.355  0.685  0.005  -1.233           20           60              both
+     3 (gated)    -1.2612      23  -266.10  0.261  0.486  0.004  -1.261           20           80              long
+     4 (gated)    -1.2997      84  -516.80  0.321  0.653  0.008  -1.300           10           50              both
+     5 (gated)    -1.3444      33  -317.89  0.242  0.470  0.005  -1.344           10           80              long
 
     FAIL  total_trades >= 100000: 0 of 24 rows
     The best of 24 tries is partly luck: judge it on bars the search has not seen.

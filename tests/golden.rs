@@ -2,7 +2,7 @@
 //!
 //! Source: execution specification §14.1 (market orders), §7.2, §7.3, §11.3, §12, §14.4, §14.5. Prices are compared to
 //! 1e-9, money to the cent the tables print: both are decimals there, the run works in binary.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly")]
+
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they measured")]
 
 mod support;

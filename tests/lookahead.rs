@@ -3,12 +3,7 @@
 //! Columns, late guards, entries, trades and equity of every registered strategy with random settings, higher-timeframe filters, volatility clusters, local z-scores and
 //! timeframe chains included. Of other timeframes only what had ended by the cut is kept unchanged: the bar that is still
 //! forming belongs to the future. Design law 5; execution specification §2, indicators §4.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "helpers of tests fail loudly and talk"
-)]
+
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they measured")]
 
 mod support;

@@ -162,13 +162,15 @@ fn lasting(text: &str) -> Vec<String> {
 fn update(shown: &str, now: &str) {
     let kept: Vec<&str> = now.lines().filter(|line| !line.contains(" · ETA ")).collect();
     let text = readme().replace(shown, &format!("{}\n", kept.join("\n")));
-    let folder = |text: &str| {
-        let at = text.find("results/quickstart-").map(|at| at + "results/quickstart-".len());
-        at.map(|at| text[at..at + 8].to_owned()).unwrap()
+    let digits = |text: &str| {
+        let (_, rest) = text.split_once("results/quickstart-")?;
+        rest.get(..8).map(|digits| format!("quickstart-{digits}"))
     };
-    let (old, new) = (folder(shown), folder(now));
-    fs::write(root().join("README.md"), text.replace(&format!("quickstart-{old}"), &format!("quickstart-{new}")))
-        .unwrap();
+    let text = match (digits(shown), digits(now)) {
+        (Some(old), Some(new)) => text.replace(&old, &new),
+        _ => text,
+    };
+    fs::write(root().join("README.md"), text).unwrap();
 }
 
 #[test]

@@ -2,6 +2,12 @@
 //! with nothing of the engine, on made-up bars and on real silver.
 //!
 //! Trades and wins must be equal; the sums agree to 1e-9 relative, since each side adds up in its own way.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests fail loudly and say what they measured"
+)]
 
 #![allow(clippy::unwrap_used, reason = "tests fail loudly")]
 
@@ -75,7 +81,9 @@ fn z_score_on_silver() {
 fn check_z_score(market: &Market, rows: &[Setting], settings: usize, pip: f64) {
     assert_eq!(rows.len(), settings);
     let range = average_range(&market.bid, 14);
-    let mut columns: Vec<((f64, f64), [Vec<f64>; 2])> = Vec::new();
+    /// R and Q of the Kalman filter.
+    type Filter = (f64, f64);
+    let mut columns: Vec<(Filter, [Vec<f64>; 2])> = Vec::new();
     for row in rows {
         let key = (row.axis("window_length"), row.axis("ema_length"));
         let at = columns.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {

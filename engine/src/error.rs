@@ -238,6 +238,20 @@ pub enum Error {
         /// Primary bar.
         timestamp_ns: EpochNs,
     },
+    /// E4107. A text file cannot be imported. The code is this project's own: the interface document knows no import.
+    #[error("{}{}: {rule}, found {found}", path.display(), line.map_or_else(String::new, |line| format!(":{line}")))]
+    DataImport {
+        /// The file, as the user named it.
+        path: PathBuf,
+        /// Line of the file, from 1, where one line is at fault.
+        line: Option<u64>,
+        /// The rule broken.
+        rule: String,
+        /// The value found.
+        found: String,
+        /// The option that settles it.
+        remedy: Option<String>,
+    },
     /// E4200.
     #[error("bar {bar}: strategy failed: {reason}")]
     StrategyFailure {
@@ -293,6 +307,7 @@ impl Error {
             Self::DataSpread { .. } => "E4104",
             Self::NewsInvalid { .. } => "E4105",
             Self::HtfUnmapped { .. } => "E4106",
+            Self::DataImport { .. } => "E4107",
             Self::StrategyFailure { .. } => "E4200",
             Self::ExecutionFailure { .. } => "E4300",
             Self::Consistency { .. } => "E4301",
@@ -317,7 +332,8 @@ impl Error {
             | Self::DataAlignment { .. }
             | Self::DataSpread { .. }
             | Self::NewsInvalid { .. }
-            | Self::HtfUnmapped { .. } => Category::MarketData,
+            | Self::HtfUnmapped { .. }
+            | Self::DataImport { .. } => Category::MarketData,
             Self::PositionLimitExceeded { .. } | Self::ExecutionFailure { .. } => Category::Execution,
             Self::InvalidSignal { .. } | Self::StrategyFailure { .. } => Category::Strategy,
         }
@@ -347,6 +363,7 @@ impl Error {
             {
                 Some("write the column as Timestamp(nanosecond, \"UTC\"); most table libraries default to microseconds".to_owned())
             }
+            Self::DataImport { remedy, .. } => remedy.clone(),
             Self::DataSpread { .. } => {
                 Some("repair or drop the crossed rows at the source; nothing is guessed here".to_owned())
             }

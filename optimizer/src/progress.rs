@@ -141,7 +141,13 @@ impl Progress {
         let elapsed = self.started.elapsed().as_secs_f64();
         let rate = if elapsed > 0.0 { done as f64 / elapsed } else { 0.0 };
         let left = self.total.saturating_sub(self.cached + done);
-        let eta = if rate > 0.0 { show_seconds(left as f64 / rate) } else { "–".to_owned() };
+        let eta = if left == 0 {
+            "0 s, ranking".to_owned()
+        } else if rate > 0.0 {
+            show_seconds(left as f64 / rate)
+        } else {
+            "–".to_owned()
+        };
         let best =
             self.best.lock().unwrap_or_else(PoisonError::into_inner).map_or("–".to_owned(), |x| format!("{x:.4}"));
         format!(

@@ -572,7 +572,7 @@ fn fingerprint(experiment: &Experiment, environment: &Environment) -> Fingerprin
 pub(crate) const MASTER_LINE: &str = "# execution master seed: ";
 
 fn lock_text(experiment: &Experiment, plan: &ChunkPlan, master: Option<u64>) -> String {
-    let text = experiment.grid.lock_yaml(experiment.space(), &experiment.config.document, plan.size());
+    let text = experiment.grid.lock_yaml(experiment.space(), &experiment.config.hashed_document(), plan.size());
     match master {
         Some(master) => format!("{MASTER_LINE}{master}\n{text}"),
         None => text,

@@ -257,7 +257,8 @@ pub(crate) fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
 
 /// The folder of real bars; none (and a line saying so) if neither the variable is set nor the default there.
 pub(crate) fn real_data(test: &str) -> Option<PathBuf> {
-    let given = std::env::var_os("OMEGA_TEST_DATA").map(PathBuf::from);
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let given = std::env::var_os("OMEGA_TEST_DATA").map(|folder| workspace.join(folder));
     let data = given.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"));
     if data.is_dir() {
         return Some(data.canonicalize().unwrap());
@@ -312,7 +313,7 @@ fn redact(text: &str) -> String {
         line = replace_between(&line, "memory cap of ", " is", "[CAP]");
         line = replace_between(&line, "at least ", "", "[NEED]");
         line = replace_between(&line, "help: --memory ", "", "[NEED]");
-        line = replace_between(&line, "memory ", "", "[PEAK]");
+        line = replace_between(&line, "· memory ", "", "[PEAK]");
         line = replace_between(&line, "(process ", ")", "[OWNER]");
         lines.push(line.trim_end().to_owned());
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::data::align::{Alignment, align};
 use crate::data::gaps::{Gaps, gaps};
+use crate::data::import::ImportRecord;
 use crate::data::manifest::{InputFile, portable, sha256_hex};
 use crate::data::store::{Facts, FileFacts, Slot, Stored, in_memory};
 use crate::data::validate::{Filler, filler, validate};
@@ -277,10 +278,13 @@ impl Series {
                 }
             }
         };
+        let record = ImportRecord::read(root, symbol);
+        let record = record.as_ref().and_then(|record| record.of(timeframe, &bid_sha, &ask_sha));
         let input = |side: PriceSide, path: String, sha256: String, facts: &FileFacts| InputFile {
             kind: format!("market_parquet_{side}"),
             path,
             sha256,
+            made: record.and_then(|record| record.made(side)).map(str::to_owned),
             rows: Some(facts.rows),
             start_time_ns: Some(facts.start_time_ns),
             end_time_ns: Some(facts.end_time_ns),
@@ -356,6 +360,11 @@ impl Series {
         let bars = &self.stored.bars;
         let name = format!("{} {}", self.symbol, bars.timeframe);
         let mut told = Vec::new();
+        // One line, also where both sides were made.
+        let made = self.inputs.iter().find_map(|input| input.made.as_ref());
+        if let Some(how) = made {
+            told.push(format!("{name}: bid and ask were not both quoted; imported as {how}"));
+        }
         if alignment.discarded_count > 0 {
             told.push(format!(
                 "{name}: {} bars stand on one side only and are left out ({})",

@@ -26,6 +26,10 @@ pub struct InputFile {
     /// Last stamp.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_time_ns: Option<EpochNs>,
+    /// How this side of the market was made when its bars were imported, if nobody quoted it. Told, not hashed: the
+    /// bytes are in the hash of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub made: Option<String>,
 }
 
 impl InputFile {
@@ -38,6 +42,7 @@ impl InputFile {
             rows: None,
             start_time_ns: None,
             end_time_ns: None,
+            made: None,
         }
     }
 }

@@ -4,9 +4,11 @@
 //! `store` → window and warm-up → gap statistics ([`gaps()`]). Beside it stand the YAML files (`instrument`), the
 //! calendar (`news`), sessions, rates, the identity of it all (`manifest`) and made-up bars ([`synthetic`]).
 
+mod aggregate;
 mod align;
 mod bars;
 mod gaps;
+pub mod import;
 mod instrument;
 mod load;
 mod manifest;
@@ -18,6 +20,7 @@ mod sessions;
 mod store;
 pub mod synthetic;
 mod validate;
+mod write;
 mod yaml;
 
 pub use align::Alignment;

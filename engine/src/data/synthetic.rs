@@ -19,19 +19,15 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float64Array, RecordBatch, TimestampNanosecondArray};
-use arrow_schema::{DataType, Field, Schema, TimeUnit};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use crate::data::SyntheticSource;
+use crate::data::aggregate::{self, Day};
 use crate::data::manifest::sha256_hex;
-use crate::data::read::{Candles, TIME};
+use crate::data::read::Candles;
+use crate::data::write::{parquet_bytes, write_flushed};
 use crate::error::{Error, Result};
 use crate::units::{DAY_NS, EpochNs, MINUTE_NS, Timeframe};
 
@@ -145,29 +141,6 @@ fn write_files(root: &Path, symbol: &str, primary: Timeframe, source: SyntheticS
         }
     }
     write_flushed(&root.join(SUMS), sums.as_bytes())
-}
-
-fn write_flushed(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    io::Write::write_all(&mut file, bytes)?;
-    file.sync_all()
-}
-
-fn parquet_bytes(candles: &Candles) -> Result<Vec<u8>, parquet::errors::ParquetError> {
-    let stamp = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
-    let mut fields = vec![Field::new(TIME, stamp, false)];
-    fields.extend(["Open", "High", "Low", "Close", "Volume"].map(|name| Field::new(name, DataType::Float64, false)));
-    let schema = Arc::new(Schema::new(fields));
-    let mut columns: Vec<ArrayRef> =
-        vec![Arc::new(TimestampNanosecondArray::from(candles.time.clone()).with_timezone("UTC"))];
-    for column in [&candles.open, &candles.high, &candles.low, &candles.close, &candles.volume] {
-        columns.push(Arc::new(Float64Array::from(column.clone())));
-    }
-    let batch = RecordBatch::try_new(schema.clone(), columns)?;
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?)).build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
-    writer.write(&batch)?;
-    writer.into_inner()
 }
 
 /// Open times of the bars, without end.
@@ -402,36 +375,8 @@ fn push(candles: &mut Candles, time: EpochNs, path: [f64; STEPS], volume: f64) {
 }
 
 fn aggregate(base: &Sides, timeframe: Timeframe) -> Sides {
-    let bins = |base: &Candles| {
-        let mut out = Candles::default();
-        for i in 0..base.len() {
-            let [open, high, low, close, volume] = base.row(i);
-            let bin = bin_start(base.time[i], timeframe);
-            if out.time.last() == Some(&bin) {
-                let last = out.len() - 1;
-                out.high[last] = out.high[last].max(high);
-                out.low[last] = out.low[last].min(low);
-                out.close[last] = close;
-                out.volume[last] += volume;
-            } else {
-                out.time.push(bin);
-                out.open.push(open);
-                out.high.push(high);
-                out.low.push(low);
-                out.close.push(close);
-                out.volume.push(volume);
-            }
-        }
-        out
-    };
+    let bins = |base: &Candles| aggregate::aggregate(base, timeframe, &Day::Utc);
     Sides { bid: bins(&base.bid), ask: bins(&base.ask) }
-}
-
-/// Start of the bin of `timeframe` that holds `t`: multiples since 00:00 UTC, weeks since Monday.
-fn bin_start(t: EpochNs, timeframe: Timeframe) -> EpochNs {
-    // Day 4 of the epoch was a Monday.
-    let anchor = if timeframe == Timeframe::W1 { 4 * DAY_NS } else { 0 };
-    t - (t - anchor).rem_euclid(timeframe.duration_ns())
 }
 
 #[cfg(test)]
@@ -558,12 +503,10 @@ mod tests {
     }
 
     #[test]
-    fn weekends_are_absent_and_bins_start_at_midnight() {
+    fn weekends_are_absent_and_the_start_is_midnight() {
         let (start, _) = period(Timeframe::H4, 10);
         assert_eq!(start.rem_euclid(DAY_NS), 0);
         assert!(open_times(Timeframe::H1).take(500).all(is_open));
-        assert_eq!(bin_start(START_NS + 3 * DAY_NS + 5, Timeframe::W1), START_NS);
-        assert_eq!(bin_start(START_NS + 9 * 60 * MINUTE_NS, Timeframe::H4), START_NS + 8 * 60 * MINUTE_NS);
         // 120 bars of an hour later it is Friday 22:00 already: the 118th hour is the last one.
         assert_eq!(open_times(Timeframe::H1).nth(118), Some(START_NS + (6 * 24 + 22) * 60 * MINUTE_NS));
     }

@@ -13,7 +13,9 @@ use engine::data::{CheckedPair, SyntheticSource, check_pair, synthetic};
 use engine::units::{EpochNs, Timeframe};
 use serde_json::{Value, json};
 
-/// Judge, describe or generate bars.
+use crate::cli::import;
+
+/// Judge, describe, import or generate bars.
 #[derive(Debug, Args)]
 pub struct DataArgs {
     #[command(subcommand)]
@@ -27,6 +29,8 @@ enum DataCommand {
     Check(FolderArgs),
     /// Show extent, spread, gaps and hash of every pair below a folder.
     Info(FolderArgs),
+    /// Make such pairs of text files of Dukascopy, MetaTrader 5, HistData, TradingView, Binance and others.
+    Import(Box<import::ImportArgs>),
     /// Write seeded synthetic bars of a timeframe and of every longer one made from it.
     Generate(GenerateArgs),
 }
@@ -67,6 +71,7 @@ pub fn run(args: DataArgs) -> anyhow::Result<()> {
     match args.command {
         DataCommand::Check(folder) => check(&folder),
         DataCommand::Info(folder) => info(&folder),
+        DataCommand::Import(what) => import::run(&what),
         DataCommand::Generate(what) => generate(&what),
     }
 }
@@ -100,8 +105,18 @@ fn info(args: &FolderArgs) -> anyhow::Result<()> {
     if args.json {
         print_json(&Value::Array(judged.iter().map(|pair| pair.json(Pair::extent_fields)).collect()))?;
     } else {
-        let headers =
-            ["symbol", "tf", "rows", "first", "last", "median spread", "gap loss", "sha256 bid", "sha256 ask"];
+        let headers = [
+            "symbol",
+            "tf",
+            "rows",
+            "first",
+            "last",
+            "median spread",
+            "gap loss",
+            "sha256 bid",
+            "sha256 ask",
+            "not quoted",
+        ];
         print_table(&headers, judged.iter().map(Pair::extent_row))?;
     }
     fail_with_first_refusal(judged)
@@ -258,15 +273,27 @@ impl Pair {
                     percent(checked.gaps.gap_loss),
                     hash(0),
                     hash(1),
+                    made(checked).unwrap_or_else(|| "–".to_owned()),
                 ]);
             }
             Err(error) => {
                 row.push(format!("refused {}", error.code()));
-                row.resize(9, "–".to_owned());
+                row.resize(10, "–".to_owned());
             }
         }
         row
     }
+}
+
+/// The sides nobody quoted, and how import made them.
+fn made(checked: &CheckedPair) -> Option<String> {
+    let made: Vec<&str> = checked.inputs.iter().filter_map(|input| input.made.as_deref()).collect();
+    let sides = match [&checked.inputs[0].made, &checked.inputs[1].made] {
+        [Some(_), Some(_)] => "bid and ask",
+        [Some(_), None] => "bid",
+        _ => "ask",
+    };
+    made.first().map(|how| format!("{sides} = {how}"))
 }
 
 /// Median of ask minus bid at the close, price units: of an even number, the lower of the two in the middle.
@@ -286,11 +313,11 @@ fn percent(fraction: f64) -> String {
     format!("{:.2} %", fraction * 100.0)
 }
 
-fn iso(t: EpochNs) -> String {
+pub(super) fn iso(t: EpochNs) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(t)).map_or_else(|_| format!("{t} ns"), |t| t.to_string())
 }
 
-fn print_table(headers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> io::Result<()> {
+pub(super) fn print_table(headers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(headers.iter().copied());
     for row in rows {
@@ -306,7 +333,7 @@ fn print_table(headers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> io:
     Ok(())
 }
 
-fn print_json(value: &Value) -> anyhow::Result<()> {
+pub(super) fn print_json(value: &Value) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, value)?;
     writeln!(out)?;

@@ -28,7 +28,8 @@ pub(super) fn start_in_memory() -> InMemory {
     logs
 }
 
-/// A panic of one trial becomes its row; its text belongs into the log and not over the progress line.
+/// A panic of one trial becomes its row; its text belongs into the log and not over the progress line. Any other panic
+/// is told by [`crate::cli::main`], which ends with it.
 fn subscribe<H, M>(human: H, machine: M)
 where
     H: for<'a> MakeWriter<'a> + Send + Sync + 'static,

@@ -1,6 +1,7 @@
 //! The command line, one file per command.
 
 pub mod data;
+mod import;
 mod logs;
 pub mod rows;
 pub mod run;
@@ -8,9 +9,11 @@ pub mod strategies;
 pub mod sweep;
 
 use std::io::{self, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clap::{Parser, Subcommand};
 
+use crate::driver::panic_text;
 use crate::error::{CommandError, ExitCode};
 use crate::sweep::usage;
 
@@ -39,7 +42,7 @@ enum Command {
     Verify(rows::VerifyArgs),
     /// Write the run config of one row.
     Export(rows::ExportArgs),
-    /// Judge, describe or generate bars.
+    /// Judge, describe, import or generate bars.
     Data(data::DataArgs),
     /// List strategies and their parameters.
     Strategies(strategies::StrategiesArgs),
@@ -55,7 +58,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
         }
     };
-    let result = match cli.command {
+    let result = catch_unwind(AssertUnwindSafe(|| match cli.command {
         Command::Sweep(args) => sweep::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Show(args) => rows::show(&args),
@@ -64,7 +67,8 @@ pub fn main() -> ExitCode {
         Command::Export(args) => rows::export(&args),
         Command::Data(args) => data::run(args).map(|()| ExitCode::Done).map_err(command_error),
         Command::Strategies(args) => strategies::run(&args),
-    };
+    }));
+    let result = result.unwrap_or_else(|payload| Err(engine::Error::Internal(panic_text(payload.as_ref())).into()));
     result.unwrap_or_else(|error| {
         tell(&error);
         error.exit_code()

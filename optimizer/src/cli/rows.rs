@@ -23,7 +23,7 @@ use crate::sweep::usage;
 /// A row of a run folder.
 #[derive(Debug, Args)]
 struct Which {
-    /// Run folder, <output root>/<name>-<hash8>.
+    /// Run folder, {output root}/{name}-{hash8}.
     run: PathBuf,
     /// A rank (3), a trial (t417) or a prefix of the config hash (h3fa9c1).
     id: String,
@@ -44,7 +44,7 @@ pub struct ShowArgs {
 pub struct ReplayArgs {
     #[command(flatten)]
     which: Which,
-    /// Output root; the artefacts go to <DIR>/<run_id>. Default: `replay` in the run folder.
+    /// Output root; the artefacts go to {DIR}/{run_id}. Default: `replay` in the run folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -62,7 +62,7 @@ pub struct ExportArgs {
 /// Recompute rows and compare every bit; exit code 6 on a difference.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// Run folder, <output root>/<name>-<hash8>.
+    /// Run folder, {output root}/{name}-{hash8}.
     run: PathBuf,
     /// Share of the rows (1%) or number of rows (500), spread evenly; default: all.
     #[arg(long, value_name = "SHARE")]
