@@ -9,8 +9,6 @@
     reason = "tests fail loudly and say what they measured"
 )]
 
-#![allow(clippy::unwrap_used, reason = "tests fail loudly")]
-
 mod support;
 
 use std::fs::File;
