@@ -1,5 +1,7 @@
 //! What can end a command, and the exit code it ends with.
 
+use std::io::ErrorKind;
+
 use engine::Error;
 use engine::error::Category;
 
@@ -99,9 +101,10 @@ impl CommandError {
             Self::Driver(DriverError::Memory { .. }) | Self::Leaderboard(LeaderboardError::Memory { .. }) => {
                 ExitCode::Usage
             }
-            Self::File(_) => ExitCode::Usage,
+            Self::File(_) | Self::Chunk(ChunkError::File(_)) => ExitCode::Usage,
+            Self::Chunk(ChunkError::Damaged { .. }) => ExitCode::Data,
             Self::AllFailed { .. } => ExitCode::FailedTrials,
-            Self::Chunk(_) | Self::Driver(_) | Self::Leaderboard(_) | Self::Replay(_) => ExitCode::Internal,
+            Self::Driver(_) | Self::Leaderboard(_) | Self::Replay(_) => ExitCode::Internal,
         }
     }
 
@@ -113,6 +116,12 @@ impl CommandError {
             Self::File(error) | Self::Driver(DriverError::File(error)) => error.hint().map(str::to_owned),
             Self::Memory { needed, .. } => Some(format!("--memory {}", enough_bytes(*needed))),
             Self::Chunk(ChunkError::Foreign { .. }) => Some("--fresh drops its chunks and starts anew".to_owned()),
+            Self::Chunk(ChunkError::Damaged { .. }) => {
+                Some("start the same sweep again: it sets the chunk aside and evaluates it anew".to_owned())
+            }
+            Self::Chunk(ChunkError::File(FileError::Io { source, .. })) if source.kind() == ErrorKind::NotFound => {
+                Some("the run is not finished: start the same sweep again".to_owned())
+            }
             _ => None,
         }
     }

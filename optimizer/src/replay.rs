@@ -121,14 +121,16 @@ pub struct Provenance<'a> {
     pub environment: &'a Environment,
 }
 
-impl Replay {
-    /// Name of the run: from config, data and, if it was drawn, the seed.
-    pub fn run_id(&self, Provenance { config, rng_seed, environment, .. }: Provenance<'_>) -> String {
-        let config_hash = canonical::canonical_hash(&config.hashed_document());
-        let drawn = config.rng_seed.is_none().then_some(rng_seed);
-        canonical::run_id(&config_hash, &environment.manifest().sha256(), drawn)
+impl Provenance<'_> {
+    /// Name of the run: from config, data and, if it was drawn, the seed. Known before anything is walked.
+    pub fn run_id(&self) -> String {
+        let config_hash = canonical::canonical_hash(&self.config.hashed_document());
+        let drawn = self.config.rng_seed.is_none().then_some(self.rng_seed);
+        canonical::run_id(&config_hash, &self.environment.manifest().sha256(), drawn)
     }
+}
 
+impl Replay {
     /// Writes `meta.json`, `trades.json`, `equity.csv` and `metrics.json` as `folder`.
     ///
     /// # Errors
@@ -148,7 +150,7 @@ impl Replay {
         let bars = &prepared.market().data.bars;
         let range = &prepared.plan().bars;
         RunMeta {
-            run_id: self.run_id(provenance),
+            run_id: provenance.run_id(),
             generated_at_ns: now_ns(),
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             git: None,

@@ -297,7 +297,7 @@ impl Sweep {
         let ledger = Ledger::new(cap);
         let environment =
             Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
-        keep_manifest(&environment, sources);
+        keep_manifest(&environment, &sources.cache_dir);
         let plan = experiment.chunks();
         let schema = RowSchema::of(experiment.space());
         let bars = book_bars(&environment, &experiment, &plan, &schema, options.threads, &ledger)?;

@@ -119,8 +119,8 @@ pub struct Walked {
 /// Runs `plan` over `inputs`, bar by bar. `trades` is cleared and used as storage.
 ///
 /// # Errors
-/// [`Error::InvalidSignal`], [`Error::PositionLimitExceeded`], [`Error::Consistency`], and whatever the strategy or a
-/// guard returns.
+/// [`Error::InvalidSignal`], [`Error::ExecutionFailure`] for a stop or target moved to what is no number,
+/// [`Error::PositionLimitExceeded`], [`Error::Consistency`], and whatever the strategy or a guard returns.
 pub fn walk(inputs: Inputs<'_>, plan: &Plan, trades: Vec<Trade>, observer: &mut impl Observer) -> Result<Walked> {
     let rules =
         inputs.strategy.rules().map(|rules| BoundRules::bind(rules, inputs.columns, inputs.guards)).transpose()?;
@@ -439,6 +439,13 @@ impl<'a> Book<'a> {
                 Managed::Keep => slot += 1,
                 Managed::Close(reason) => self.close_at_market(slot, i, reason),
                 Managed::Change(action) => {
+                    if let PositionAction::ModifyStop(level) | PositionAction::ModifyTarget(level) = action
+                        && !level.is_finite()
+                    {
+                        let id = self.open[slot].held.position.id;
+                        let reason = format!("position {id} is to get the level {level}; it must be finite");
+                        return Err(Error::ExecutionFailure { bar: i, reason });
+                    }
                     match action {
                         PositionAction::ModifyStop(stop) => self.open[slot].next_stop = Some(stop),
                         PositionAction::ModifyTarget(target) => self.open[slot].next_target = Some(target),
@@ -596,3 +603,7 @@ enum Managed {
     Close(ExitReason),
     Change(PositionAction),
 }
+
+#[cfg(test)]
+#[path = "walk_breaches.rs"]
+mod breaches;
