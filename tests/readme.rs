@@ -192,13 +192,13 @@ fn the_commands_run_and_print_what_is_shown() {
                 if std::env::var_os("OMEGA_README").is_some_and(|value| value == "update") {
                     update(shown, &now);
                 } else {
-                    let (shown, found) = (lasting(shown), lasting(&now));
+                    let same = lasting(shown) == lasting(&now);
                     let hint = "OMEGA_README=update cargo test --test readme";
-                    assert_eq!(shown, found, "README.md shows another output of `{line}`; `{hint}` puts in\n{now}");
+                    assert!(same, "README.md shows another output of `{line}`; `{hint}` puts in\n{now}");
                 }
             }
             if line.ends_with("sweep grids/quickstart.yaml") && runs > 0 {
-                assert!(printed(&output).contains("\n0 evaluated in "), "a second start evaluates nothing");
+                assert!(printed(&output).contains("nothing to evaluate"), "a second start evaluates nothing");
             }
             runs += 1;
         }
@@ -291,7 +291,10 @@ fn the_list_of_proofs_names_what_exists() {
     }
     for name in list.split('`').skip(1).step_by(2) {
         if name.ends_with(".rs") {
-            assert!(names.iter().any(|path| path.ends_with(&format!("/{name}"))), "tests/README.md: no file {name}");
+            assert!(
+                names.iter().any(|path| path == name || path.ends_with(&format!("/{name}"))),
+                "tests/README.md: no file {name}"
+            );
         } else if name.len() > 12 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
             assert!(code.contains(&format!("fn {name}(")), "tests/README.md: no test {name}");
         }
