@@ -4,6 +4,8 @@
 //! Tolerances are relative to the money moved, 1e-8 and tighter: sums here run in another order than in the engine.
 //! Source of the rules: execution specification §3, §5 to §11, §15; metrics specification §2 to §5.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they measured")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -165,8 +167,7 @@ impl Checked<'_> {
         if !self.config.costs.enabled {
             return 0.0;
         }
-        let pips =
-            [0.5, 0.1, 0.5, 0.0][support::settings::COSTS.iter().position(|c| *c == self.setting.costs).unwrap()];
+        let pips = [0.5, 0.1, 0.5, 0.0][self.setting.costs];
         pips * self.config.costs.slippage_multiplier * 0.0001
     }
 
@@ -261,12 +262,11 @@ impl Checked<'_> {
     fn check_fees(&self, trade: &Trade) {
         let costs = &self.config.costs;
         let eur = self.config.account.currency == "EUR";
-        let kind = support::settings::COSTS.iter().position(|c| *c == self.setting.costs).unwrap();
         let fee = |price: f64, entry: bool| -> f64 {
             let notional = price * 100_000.0 * trade.lots;
             let m = costs.fee_multiplier;
             let to_account = if eur { 1.0 / 1.25 } else { 1.0 };
-            match kind {
+            match self.setting.costs {
                 // Stated in the account's currency.
                 0 => 2.5 * trade.lots * m,
                 // Stated in USD, at least one.

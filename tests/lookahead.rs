@@ -1,14 +1,18 @@
 //! A future that is cut off or changed leaves the past alone, to the last bit.
 //!
-//! For every registered strategy with random settings, higher-timeframe filters, volatility clusters, local z-scores and
+//! Columns, late guards, entries, trades and equity of every registered strategy with random settings, higher-timeframe filters, volatility clusters, local z-scores and
 //! timeframe chains included. Of other timeframes only what had ended by the cut is kept unchanged: the bar that is still
 //! forming belongs to the future. Design law 5; execution specification §2, indicators §4.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they measured")]
+
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use engine::backtest::Prepared;
 use engine::portfolio::Trade;
+use engine::strategy::Position;
 use engine::units::Timeframe;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -63,53 +67,97 @@ impl Future {
     }
 }
 
-fn run(setting: &Setting, bars: &Path) -> Run {
-    in_folder(|folder| {
+/// A run and what it read.
+struct Seen {
+    prepared: Prepared,
+    run: Run,
+}
+
+impl Seen {
+    fn new(setting: &Setting, bars: &Path, folder: &Path) -> Self {
         let environment = setting.open(bars, folder);
-        record(&support::prepare(&environment, &setting.config()))
-    })
-}
-
-/// The first tradable bar and the run.
-fn whole_run(setting: &Setting) -> (usize, Run) {
-    in_folder(|folder| {
-        let environment = setting.open(&setting.bars(), folder);
         let prepared = support::prepare(&environment, &setting.config());
-        (prepared.plan().bars.start, record(&prepared))
-    })
-}
+        let run = record(&prepared);
+        Self { prepared, run }
+    }
 
-/// The run with another future from `share` of its tradable bars on; the number of tradable bars before.
-fn with_future(setting: &Setting, whole: &Run, share: f64, future: Future) -> (usize, Run) {
-    let kept = ((whole.equity.len() - 1) as f64 * share) as usize + 1;
-    let now = whole.equity[kept - 1].time_ns + setting.scale.primary.duration_ns();
-    in_folder(|folder| {
+    /// The run on the bars as they were generated.
+    fn whole(setting: &Setting, folder: &Path) -> Self {
+        Self::new(setting, &setting.bars(), folder)
+    }
+
+    /// The run with another future from `share` of its tradable bars on; the number of tradable bars before.
+    fn other(&self, setting: &Setting, folder: &Path, share: f64, future: Future) -> (usize, Self) {
+        let equity = &self.run.equity;
+        let kept = ((equity.len() - 1) as f64 * share) as usize + 1;
+        let now = equity[kept - 1].time_ns + setting.scale.primary.duration_ns();
         future.write(&setting.bars(), folder, setting.scale, now);
-        (kept, run(setting, folder))
-    })
+        (kept, Self::new(setting, folder, folder))
+    }
+
+    fn first(&self) -> usize {
+        self.prepared.plan().bars.start
+    }
+
+    /// Every column up to bar `end`, to the bit.
+    fn columns(&self, end: usize) -> Vec<(String, Vec<u64>)> {
+        let keys = self.prepared.columns();
+        let columns = self.prepared.market().columns.get_all(keys).unwrap();
+        let bits = |values: &[f64]| values[..end].iter().map(|value| value.to_bits()).collect();
+        keys.iter().zip(&columns).map(|(key, column)| (key.to_string(), bits(column))).collect()
+    }
+
+    /// Answers of every late guard on the last bars before `end`.
+    fn guards(&self, end: usize) -> Vec<Vec<bool>> {
+        let rules = self.prepared.strategy().rules().unwrap();
+        let guards = rules.rules.iter().flat_map(|rule| &rule.guards);
+        let answers = guards.map(|guard| {
+            let evaluator = self.prepared.market().guards.evaluator(guard).unwrap();
+            (end.saturating_sub(10)..end).map(|bar| evaluator.holds(bar)).collect()
+        });
+        answers.collect()
+    }
+
+    fn closed_before(&self, end: usize) -> Vec<Trade> {
+        self.run.trades().iter().filter(|trade| trade.exit_bar < end).copied().collect()
+    }
+
+    fn entered_before(&self, end: usize) -> Vec<Position> {
+        self.run.entered.iter().filter(|position| position.entry_bar < end).cloned().collect()
+    }
 }
 
 fn assert_same_past(setting: &Setting, share: f64, future: Future) {
-    let (first, whole) = whole_run(setting);
-    let (mut kept, other) = with_future(setting, &whole, share, future);
-    let windowed = !setting.document["trade_window"].is_null();
-    if windowed && future == Future::Missing {
-        // What is open is closed on the last bar there is, which belongs to the cut.
-        kept -= 1;
-    }
-    let closed = |run: &Run| -> Vec<Trade> {
-        run.trades().iter().filter(|trade| trade.exit_bar < first + kept).copied().collect()
-    };
-    assert_eq!(closed(&whole), closed(&other), "trades before bar {}", first + kept);
-    let entered = |run: &Run| -> Vec<_> {
-        run.entered.iter().filter(|position| position.entry_bar < first + kept).cloned().collect()
-    };
-    assert_eq!(entered(&whole), entered(&other), "entries before bar {}", first + kept);
-    assert_eq!(whole.equity[..kept], other.equity[..kept], "equity before bar {}", first + kept);
-    if future == Future::Missing && !windowed {
-        assert_eq!(other.equity.len(), kept);
-        assert_eq!(closed(&whole).len(), other.trades().len(), "an exact prefix");
-    }
+    in_folder(|folder| {
+        let whole = Seen::whole(setting, &new_folder(folder, "whole"));
+        let (mut kept, other) = whole.other(setting, &new_folder(folder, "other"), share, future);
+        let end = whole.first() + kept;
+        for ((name, found), (_, expected)) in other.columns(end).iter().zip(&whole.columns(end)) {
+            let differs = found.iter().zip(expected).position(|(found, expected)| found != expected);
+            assert_eq!(differs, None, "{name} before bar {end}");
+        }
+        assert_eq!(whole.guards(end), other.guards(end), "late guards before bar {end}");
+
+        let windowed = !setting.document["trade_window"].is_null();
+        if windowed && future == Future::Missing {
+            // What is open is closed on the last bar there is, which belongs to the cut.
+            kept -= 1;
+        }
+        let end = whole.first() + kept;
+        assert_eq!(whole.closed_before(end), other.closed_before(end), "trades before bar {end}");
+        assert_eq!(whole.entered_before(end), other.entered_before(end), "entries before bar {end}");
+        assert_eq!(whole.run.equity[..kept], other.run.equity[..kept], "equity before bar {end}");
+        if future == Future::Missing && !windowed {
+            assert_eq!(other.run.equity.len(), kept);
+            assert_eq!(whole.closed_before(end), other.run.trades(), "an exact prefix");
+        }
+    });
+}
+
+fn new_folder(parent: &Path, name: &str) -> PathBuf {
+    let folder = parent.join(name);
+    std::fs::create_dir(&folder).unwrap();
+    folder
 }
 
 /// The same setting in the variant of the reference: other timeframes are read stepwise, by either rule.
@@ -176,13 +224,16 @@ fn another_future_is_another_future() {
     let (mut trading, mut changed) = (0, 0);
     for seed in 0..40 {
         let setting = any_setting().new_tree(&mut runner).unwrap().current();
-        let (_, whole) = whole_run(&setting);
-        if whole.trades().len() < 4 {
-            continue;
-        }
-        trading += 1;
-        let (_, other) = with_future(&setting, &whole, 0.3, Future::Other(seed));
-        changed += usize::from(whole.equity.last().map(|p| p.equity) != other.equity.last().map(|p| p.equity));
+        in_folder(|folder| {
+            let whole = Seen::whole(&setting, &new_folder(folder, "whole"));
+            if whole.run.trades().len() < 4 {
+                return;
+            }
+            trading += 1;
+            let (_, other) = whole.other(&setting, &new_folder(folder, "other"), 0.3, Future::Other(seed));
+            let earned = |seen: &Seen| seen.run.outcome.walked.ledger.balance();
+            changed += usize::from(earned(&whole) != earned(&other));
+        });
     }
     assert!(trading >= 20 && changed + 2 >= trading, "{changed} of {trading} runs changed");
 }

@@ -3,6 +3,8 @@
 //! The cases and how the reference was set are told in `v1_trades/README.md` beside the specification; acceptance is
 //! stricter than execution specification §13 asks: every price, stop, volume, R multiple, result and fee is equal.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they measured")]
+
 mod support;
 
 use std::path::{Path, PathBuf};

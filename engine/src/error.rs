@@ -149,7 +149,7 @@ pub enum Error {
     /// E4100: missing or unreadable.
     #[error("{}: {reason}", path.display())]
     DataFile {
-        /// `FileNotFound`, `ParseError`, or `Unwritable` for generated bars.
+        /// `FileNotFound`, `ParseError`, or, for generated bars, `Unwritable` and `StorageFull`.
         kind: &'static str,
         /// File as addressed by the user (relative to its root where possible).
         path: PathBuf,
@@ -350,6 +350,10 @@ impl Error {
             }
             Self::DataFile { kind: "FileNotFound", path, .. } if path.to_string_lossy().contains("news") => Some(
                 "the calendar is read because news_filter.enabled is true; OMEGA_NEWS_CALENDAR_FILE names it (default data/news/news_calender_history.parquet)".to_owned(),
+            ),
+            Self::DataFile { kind: "StorageFull", .. } => Some(
+                "free some space, or name a cache folder with room in OMEGA_CACHE_DIR; then start the same command again"
+                    .to_owned(),
             ),
             Self::DataFile { kind: "FileNotFound", .. } => Some(
                 "bars are read from {root}/{SYMBOL}/{SYMBOL}_{TF}_{BID|ASK}.parquet; OMEGA_DATA_PARQUET_ROOT sets the root (default data/parquet)".to_owned(),

@@ -191,6 +191,21 @@ impl From<f64> for Bits {
 /// `value` correctly rounded to `decimals` decimal digits: the exact binary value, exact ties to even, as Python's
 /// `round` does. Values that are not finite come back unchanged. Allocates nothing.
 pub fn round_decimal(value: f64, decimals: u8) -> f64 {
+    round_exactly_scaled(value, decimals).unwrap_or_else(|| round_as_text(value, decimals))
+}
+
+/// [`round_decimal`] where no tie is near: below 2^50 the scaled value is off by at most 1/16, so its nearest integer
+/// is certain, and the quotient of two exact numbers is the correctly rounded decimal.
+fn round_exactly_scaled(value: f64, decimals: u8) -> Option<f64> {
+    const TENS: [f64; 11] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
+    const SAFE: f64 = (1_u64 << 50) as f64;
+    let ten = *TENS.get(usize::from(decimals))?;
+    let scaled = value * ten;
+    let whole = scaled.round();
+    (scaled.abs() < SAFE && (scaled - whole).abs() < 0.4).then(|| whole / ten)
+}
+
+fn round_as_text(value: f64, decimals: u8) -> f64 {
     use std::io::Write as _;
     // The longest finite f64 has 309 integer digits.
     let mut text = [0_u8; 352];
@@ -217,6 +232,21 @@ mod tests {
         assert_eq!(round_decimal(2.5 * 0.03, 2), 0.07);
         assert_eq!(round_decimal(f64::MAX, 2), f64::MAX);
         assert!(round_decimal(f64::NAN, 2).is_nan());
+    }
+
+    #[test]
+    fn both_ways_of_rounding_agree_to_the_bit() {
+        let mut state = 1_u64;
+        for k in 0..200_000_u32 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let unit = (state >> 11) as f64 / (1_u64 << 53) as f64 - 0.5;
+            let value = unit * [1e-9, 1e-3, 1.0, 300.0, 1e5, 1e9][k as usize % 6];
+            for decimals in [0, 2, 5, 8, 10] {
+                let (fast, slow) = (round_decimal(value, decimals), round_as_text(value, decimals));
+                assert_eq!(fast.to_bits(), slow.to_bits(), "{value:e} to {decimals}");
+            }
+        }
+        assert_eq!(round_decimal(-0.0, 2).to_bits(), (-0.0_f64).to_bits());
     }
 
     #[test]

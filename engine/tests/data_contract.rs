@@ -587,7 +587,8 @@ fn generated_bars_are_read_like_any_others() {
 /// The shared data folder, or `None` with a line that says so.
 fn shared_data() -> Option<PathBuf> {
     let (path, required) = match std::env::var_os("OMEGA_TEST_DATA").filter(|value| !value.is_empty()) {
-        Some(path) => (PathBuf::from(path), true),
+        // A relative folder counts from the workspace, wherever the test runner stands.
+        Some(path) => (Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path), true),
         None => (Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), false),
     };
     assert!(path.is_dir() || !required, "OMEGA_TEST_DATA names no folder: {}", path.display());

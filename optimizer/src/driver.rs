@@ -140,14 +140,16 @@ pub fn run(job: &Job<'_>, finished: &Finished) -> Result<End, DriverError> {
         let started = Instant::now();
         evaluate_wave(job, &pool, chunks, &mut known)?;
         next += chunks.len();
-        wave_chunks = next_wave(chunks.len(), started.elapsed());
+        wave_chunks = next_wave(chunks.len(), started.elapsed(), job.deadline);
     }
     Ok(End::Complete)
 }
 
-/// Chunks of the next wave, from what the last one took; grows at most eightfold at a time.
-fn next_wave(chunks: usize, took: Duration) -> usize {
-    let fitting = chunks as f64 * WAVE.as_secs_f64() / took.as_secs_f64().max(1e-3);
+/// Chunks of the next wave, from what the last one took; grows at most eightfold at a time. A wave is not meant to
+/// outlast the deadline: a limit of an hour ends the sweep after an hour.
+fn next_wave(chunks: usize, took: Duration, deadline: Option<Instant>) -> usize {
+    let left = deadline.map_or(WAVE, |deadline| deadline.saturating_duration_since(Instant::now()).min(WAVE));
+    let fitting = chunks as f64 * left.as_secs_f64() / took.as_secs_f64().max(1e-3);
     (fitting as usize).clamp(1, chunks.saturating_mul(8))
 }
 
@@ -187,7 +189,7 @@ struct Planned {
 /// Where a trial's outcome comes from.
 enum Work {
     /// Known before evaluation: it failed to resolve.
-    Failed(Outcome),
+    Failed(Box<Outcome>),
     /// The unit of this index.
     Unit { unit: usize, rules_hash: [u8; 8] },
 }
@@ -274,11 +276,11 @@ struct Resolved {
     setting: Setting,
     config_hash: [u8; 32],
     rng_seed: u64,
-    result: Result<([u8; 8], Vec<ColumnKey>), Outcome>,
+    result: Result<([u8; 8], Vec<ColumnKey>), Box<Outcome>>,
 }
 
-fn failed(error: &Error) -> Outcome {
-    Outcome::Failed { code: error.code().to_owned(), reason: error.to_string() }
+fn failed(error: &Error) -> Box<Outcome> {
+    Box::new(Outcome::Failed { code: error.code().to_owned(), reason: error.to_string() })
 }
 
 fn resolve(job: &Job<'_>, setting: Setting) -> Resolved {
@@ -299,7 +301,7 @@ fn resolve(job: &Job<'_>, setting: Setting) -> Resolved {
 }
 
 /// Runs `work`; an error or a panic becomes the failure of this trial alone.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Outcome> {
+fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Box<Outcome>> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(failed(&error)),
@@ -307,7 +309,8 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Outcome> {
     }
 }
 
-fn panic_text(payload: &(dyn Any + Send)) -> String {
+/// Message of a panic.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_owned())
 }
@@ -401,7 +404,7 @@ impl Wave<'_> {
                 *trades = storage;
                 outcome
             }
-            Err(outcome) => outcome,
+            Err(outcome) => *outcome,
         }
     }
 
@@ -429,10 +432,10 @@ impl Wave<'_> {
 
     fn row(&self, planned: &Planned) -> Row {
         let (outcome, rules_hash) = match &planned.work {
-            Work::Failed(outcome) => (outcome.clone(), [0; 8]),
+            Work::Failed(outcome) => (outcome.as_ref().clone(), [0; 8]),
             Work::Unit { unit, rules_hash } => {
                 let outcome = self.units[*unit].outcome.get().cloned();
-                let missing = || failed(&Error::Internal("a chunk was committed before its trials".to_owned()));
+                let missing = || *failed(&Error::Internal("a chunk was committed before its trials".to_owned()));
                 (outcome.unwrap_or_else(missing), *rules_hash)
             }
         };

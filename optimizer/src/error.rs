@@ -1,5 +1,7 @@
 //! What can end a command, and the exit code it ends with.
 
+use std::io::ErrorKind;
+
 use engine::Error;
 use engine::error::Category;
 
@@ -8,7 +10,7 @@ use crate::chunk::ChunkError;
 use crate::diagnostic::Diagnostics;
 use crate::driver::DriverError;
 use crate::leaderboard::LeaderboardError;
-use crate::plan::memory::show_bytes;
+use crate::plan::memory::{enough_bytes, show_bytes};
 use crate::replay::ReplayError;
 use crate::run_folder::FolderError;
 
@@ -27,6 +29,8 @@ pub enum ExitCode {
     FailedTrials = 4,
     /// Nothing passed the gates.
     NothingPassed = 5,
+    /// A recomputed row differs from the stored one.
+    Mismatch = 6,
     /// Limit, deadline or full disk; resumable.
     Limit = 7,
     /// Interrupted; resumable.
@@ -97,9 +101,10 @@ impl CommandError {
             Self::Driver(DriverError::Memory { .. }) | Self::Leaderboard(LeaderboardError::Memory { .. }) => {
                 ExitCode::Usage
             }
-            Self::File(_) => ExitCode::Usage,
+            Self::File(_) | Self::Chunk(ChunkError::File(_)) => ExitCode::Usage,
+            Self::Chunk(ChunkError::Damaged { .. }) => ExitCode::Data,
             Self::AllFailed { .. } => ExitCode::FailedTrials,
-            Self::Chunk(_) | Self::Driver(_) | Self::Leaderboard(_) | Self::Replay(_) => ExitCode::Internal,
+            Self::Driver(_) | Self::Leaderboard(_) | Self::Replay(_) => ExitCode::Internal,
         }
     }
 
@@ -109,8 +114,14 @@ impl CommandError {
             Self::Engine(error) | Self::Replay(ReplayError::Engine(error)) => error.hint(),
             Self::Folder(error) => error.hint().map(str::to_owned),
             Self::File(error) | Self::Driver(DriverError::File(error)) => error.hint().map(str::to_owned),
-            Self::Memory { needed, .. } => Some(format!("--memory {}", show_bytes(*needed))),
+            Self::Memory { needed, .. } => Some(format!("--memory {}", enough_bytes(*needed))),
             Self::Chunk(ChunkError::Foreign { .. }) => Some("--fresh drops its chunks and starts anew".to_owned()),
+            Self::Chunk(ChunkError::Damaged { .. }) => {
+                Some("start the same sweep again: it sets the chunk aside and evaluates it anew".to_owned())
+            }
+            Self::Chunk(ChunkError::File(FileError::Io { source, .. })) if source.kind() == ErrorKind::NotFound => {
+                Some("the run is not finished: start the same sweep again".to_owned())
+            }
             _ => None,
         }
     }
@@ -122,6 +133,7 @@ impl CommandError {
                 error.is_full()
             }
             Self::Leaderboard(error) => error.is_full(),
+            Self::Engine(Error::DataFile { kind: "StorageFull", .. }) => true,
             Self::Replay(ReplayError::Artefact(engine::backtest::artefact::ArtefactError::Io { source, .. })) => {
                 crate::atomic::is_full(source)
             }

@@ -21,5 +21,6 @@ pub mod run_folder;
 pub mod search;
 pub mod single;
 pub mod space;
+pub mod stored;
 pub mod sweep;
 pub mod trial;

@@ -80,15 +80,27 @@ impl Progress {
         })
     }
 
-    /// Shows the line until [`Progress::finish`]; to be run on a thread of its own.
-    pub fn show(&self) {
+    /// Shows the line until [`Progress::finish`], and says so once when `stop` is set; to be run on a thread of its own.
+    pub fn show(&self, stop: &AtomicBool) {
         let pause = if self.bar.is_some() { REDRAW } else { PLAIN };
+        let mut drawn = Instant::now();
+        let mut told = false;
         let mut guard = self.wake.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while !self.finished.load(Ordering::SeqCst) {
-            guard = self.wake.1.wait_timeout(guard, pause).unwrap_or_else(PoisonError::into_inner).0;
-            if !self.finished.load(Ordering::SeqCst) {
+        loop {
+            let ended = self.finished.load(Ordering::SeqCst);
+            // Also at the end: a short wave may be over before the next look.
+            if !told && stop.load(Ordering::SeqCst) {
+                told = true;
+                self.say("stopping after the running wave (at most about 30 s); again to stop at once");
+            }
+            if ended {
+                return;
+            }
+            if drawn.elapsed() >= pause {
+                drawn = Instant::now();
                 self.draw();
             }
+            guard = self.wake.1.wait_timeout(guard, REDRAW).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -117,8 +129,9 @@ impl Progress {
             line.extend(fields);
         }
         let mut file = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        // The event file is for people; a full disk shows at the next chunk, which matters.
-        let _ = writeln!(file, "{line}");
+        // One write, so that a kill leaves no half line for the next start to go on with. The event file is for people;
+        // a full disk shows at the next chunk, which matters.
+        let _ = file.write_all(format!("{line}\n").as_bytes());
     }
 
     fn draw(&self) {
@@ -140,7 +153,13 @@ impl Progress {
         let elapsed = self.started.elapsed().as_secs_f64();
         let rate = if elapsed > 0.0 { done as f64 / elapsed } else { 0.0 };
         let left = self.total.saturating_sub(self.cached + done);
-        let eta = if rate > 0.0 { show_seconds(left as f64 / rate) } else { "–".to_owned() };
+        let eta = if left == 0 {
+            "0 s, ranking".to_owned()
+        } else if rate > 0.0 {
+            show_seconds(left as f64 / rate)
+        } else {
+            "–".to_owned()
+        };
         let best =
             self.best.lock().unwrap_or_else(PoisonError::into_inner).map_or("–".to_owned(), |x| format!("{x:.4}"));
         format!(
@@ -194,9 +213,10 @@ impl Observer for Progress {
     }
 }
 
-/// `95 s`, `12 min`, `3 h 20 min`.
+/// `0.4 s`, `95 s`, `12 min`, `3 h 20 min`.
 pub fn show_seconds(seconds: f64) -> String {
     match seconds {
+        s if s < 9.95 => format!("{s:.1} s"),
         s if s < 99.5 => format!("{s:.0} s"),
         s if s < 5970.0 => format!("{:.0} min", s / 60.0),
         s => format!("{} h {:02} min", (s / 3600.0) as u64, (s % 3600.0 / 60.0) as u64),

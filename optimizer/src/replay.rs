@@ -7,9 +7,8 @@ use engine::Error;
 use engine::backtest::artefact::{ArtefactError, RunDocuments, RunMeta, TradeRecord, write_folder};
 use engine::backtest::walk::{EquityPoint, Observer, Origin, Walked};
 use engine::backtest::{Environment, Outcome, Prepared, RunConfig, canonical};
-use engine::execution::ExitReason;
 use engine::portfolio::Trade;
-use engine::strategy::{DataSlice, OrderType, Position, SignalNotes};
+use engine::strategy::{DataSlice, Position, SignalNotes};
 use serde_json::{Map, Value, json};
 
 /// A replay could not be made or written.
@@ -122,14 +121,16 @@ pub struct Provenance<'a> {
     pub environment: &'a Environment,
 }
 
-impl Replay {
-    /// Name of the run: from config, data and, if it was drawn, the seed.
-    pub fn run_id(&self, Provenance { config, rng_seed, environment, .. }: Provenance<'_>) -> String {
-        let config_hash = canonical::canonical_hash(&config.hashed_document());
-        let drawn = config.rng_seed.is_none().then_some(rng_seed);
-        canonical::run_id(&config_hash, &environment.manifest().sha256(), drawn)
+impl Provenance<'_> {
+    /// Name of the run: from config, data and, if it was drawn, the seed. Known before anything is walked.
+    pub fn run_id(&self) -> String {
+        let config_hash = canonical::canonical_hash(&self.config.hashed_document());
+        let drawn = self.config.rng_seed.is_none().then_some(self.rng_seed);
+        canonical::run_id(&config_hash, &self.environment.manifest().sha256(), drawn)
     }
+}
 
+impl Replay {
     /// Writes `meta.json`, `trades.json`, `equity.csv` and `metrics.json` as `folder`.
     ///
     /// # Errors
@@ -149,7 +150,7 @@ impl Replay {
         let bars = &prepared.market().data.bars;
         let range = &prepared.plan().bars;
         RunMeta {
-            run_id: self.run_id(provenance),
+            run_id: provenance.run_id(),
             generated_at_ns: now_ns(),
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             git: None,
@@ -192,9 +193,8 @@ impl Replay {
             meta.insert("tags".to_owned(), json!(notes.tags));
         }
         meta.insert("stop_loss_kind".to_owned(), Value::from(if moved { "manual" } else { "initial" }));
-        let in_entry_candle = trade.exit_bar == trade.entry_bar && trade.reason != ExitReason::WindowEnd;
-        meta.insert("in_entry_candle".to_owned(), Value::from(in_entry_candle));
-        TradeRecord { trade: *trade, order_type: OrderType::Market, meta }
+        meta.insert("in_entry_candle".to_owned(), Value::from(trade.exit_bar == trade.entry_bar));
+        TradeRecord { trade: *trade, meta }
     }
 }
 

@@ -48,7 +48,7 @@ impl FolderError {
             Self::InUse { .. } => Some("wait for it, stop it, or choose another folder with --out"),
             Self::LockFile { .. } => Some("--fresh drops its chunks and starts anew"),
             Self::Name { .. } => None,
-            Self::File(error) => error.hint(),
+            Self::File(error) => error.hint().or(Some("--out DIR names another output root")),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use engine::backtest::config::TOP_LEVEL_KEYS;
-use engine::backtest::{Environment, Prepared, RunConfig};
+use engine::backtest::{Environment, Prepared, RunConfig, RunMode};
 use engine::data::Sources;
 use engine::indicators::Unlimited;
 use engine::strategy::{self, Family};
@@ -50,11 +50,19 @@ impl SingleRun {
         Ok(Self { config: parsed.config, source, warnings, document, family })
     }
 
-    /// Loads the bars, runs, and writes `<root>/<run_id>/`.
+    /// Level of its log unless `RUST_LOG` says otherwise.
+    pub fn log_level(&self) -> &'static str {
+        match self.config.run_mode {
+            RunMode::Dev => "info",
+            RunMode::Prod => "warn",
+        }
+    }
+
+    /// Loads the bars. From here on the run has a name.
     ///
     /// # Errors
-    /// Data errors, a failing backtest, files that cannot be written.
-    pub fn run(&self, root: &Path, sources: &Sources, profile: bool) -> Result<SingleReport, CommandError> {
+    /// Strategy parameters, data errors.
+    pub fn open(&self, sources: &Sources) -> Result<OpenRun<'_>, CommandError> {
         let started = Instant::now();
         let config = &self.config;
         let built = self.family.build(&config.strategy_parameters, &config.build_context());
@@ -64,31 +72,61 @@ impl SingleRun {
             Some(seed) => seed,
             None => getrandom::u64().map_err(|error| Error::Internal(format!("no entropy: {error}")))?,
         };
-        let prepared = environment.prepare(config, rng_seed)?;
         let mut clock = Clock { started, last: started, laps: Vec::new() };
         clock.lap("time_data_load");
+        Ok(OpenRun { single: self, environment, rng_seed, cache_dir: sources.cache_dir.clone(), clock })
+    }
+}
+
+/// A run whose bars are loaded.
+pub struct OpenRun<'a> {
+    single: &'a SingleRun,
+    environment: Environment,
+    rng_seed: u64,
+    cache_dir: PathBuf,
+    clock: Clock,
+}
+
+impl OpenRun<'_> {
+    fn provenance(&self) -> Provenance<'_> {
+        let SingleRun { config, source, .. } = self.single;
+        Provenance { config, source: Some(source), rng_seed: self.rng_seed, environment: &self.environment }
+    }
+
+    /// Name of the run and of its folder.
+    pub fn run_id(&self) -> String {
+        self.provenance().run_id()
+    }
+
+    /// Runs, and writes `<root>/<run_id>/`.
+    ///
+    /// # Errors
+    /// A failing backtest, files that cannot be written.
+    pub fn run(mut self, root: &Path, profile: bool) -> Result<SingleReport, CommandError> {
+        self.clock.log("time_data_load");
+        let (config, environment) = (&self.single.config, &self.environment);
+        let prepared = environment.prepare(config, self.rng_seed)?;
         prepared.warm()?;
-        clock.lap("time_indicators");
+        self.clock.lap("time_indicators");
         let recorded = record(&prepared)?;
-        clock.lap("time_backtest");
+        self.clock.lap("time_backtest");
         let replay = recorded.judge(&prepared)?;
-        clock.lap("time_metrics");
-        let provenance = Provenance { config, source: Some(&self.source), rng_seed, environment: &environment };
-        let folder = root.join(replay.run_id(provenance));
-        replay.write(&folder, &prepared, provenance).map_err(ReplayError::from)?;
-        clock.lap("time_write");
-        keep_manifest(&environment, sources);
+        self.clock.lap("time_metrics");
+        let folder = root.join(self.run_id());
+        replay.write(&folder, &prepared, self.provenance()).map_err(ReplayError::from)?;
+        self.clock.lap("time_write");
+        keep_manifest(environment, &self.cache_dir);
         if profile {
             let path = folder.join("profiling").join("profiling.json");
-            let text = format!("{:#}\n", clock.profile(&prepared, &replay, environment.data().market.bars.len()));
+            let text = format!("{:#}\n", self.clock.profile(&prepared, &replay, environment.data().market.bars.len()));
             let write = || {
                 std::fs::create_dir_all(folder.join("profiling"))?;
                 std::fs::write(&path, text)
             };
             write().map_err(|e| crate::atomic::FileError::io(&path, "write it", e))?;
         }
-        let warnings = environment.warnings().iter().chain(&self.warnings).cloned().collect();
-        Ok(SingleReport { folder, replay, warnings, seconds: started.elapsed().as_secs_f64() })
+        let warnings = environment.warnings().iter().chain(&self.single.warnings).cloned().collect();
+        Ok(SingleReport { folder, replay, warnings, seconds: self.clock.started.elapsed().as_secs_f64() })
     }
 }
 
@@ -105,8 +143,8 @@ pub struct SingleReport {
 }
 
 /// Keeps the identity of the data beside the bars. The manifest file is a convenience: the run folder has the hash.
-pub fn keep_manifest(environment: &Environment, sources: &Sources) {
-    if let Err(error) = environment.manifest().write(&sources.cache_dir, now_ns()) {
+pub fn keep_manifest(environment: &Environment, cache_dir: &Path) {
+    if let Err(error) = environment.manifest().write(cache_dir, now_ns()) {
         tracing::warn!("the dataset manifest was not kept: {error}");
     }
 }
@@ -166,6 +204,21 @@ impl Clock {
         let now = Instant::now();
         self.laps.push((name, now.duration_since(self.last).as_nanos()));
         self.last = now;
+        if name != "time_data_load" {
+            self.log(name);
+        }
+    }
+
+    /// Tells that a phase is over. Loading is told later than it ends: its log lines would not know the run id.
+    fn log(&self, name: &str) {
+        let ns = self.laps.iter().find(|(lap, _)| *lap == name).map_or(0, |(_, ns)| *ns);
+        let (phase, milliseconds) = (name.trim_start_matches("time_"), ns / 1_000_000);
+        tracing::info!(
+            component = "run",
+            phase,
+            milliseconds = u64::try_from(milliseconds).unwrap_or(u64::MAX),
+            "done"
+        );
     }
 
     fn profile(&self, prepared: &Prepared, replay: &Replay, bars: usize) -> Value {

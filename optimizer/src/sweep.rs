@@ -158,11 +158,7 @@ impl Experiment {
     }
 
     fn find_warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let Some(first) = self.trials.setting(0) else { return warnings };
-        if let Ok(config) = self.config_of(&first) {
-            warnings.extend(self.family.warnings(&config.strategy_parameters, &config.build_context()));
-        }
+        let mut warnings = self.warnings_of_all();
         let needed = self.warmup_need();
         if needed > self.config.warmup_bars {
             warnings.push(format!(
@@ -171,6 +167,42 @@ impl Experiment {
             ));
         }
         warnings
+    }
+
+    /// What the strategy tells of every setting looked at: some trials, and from both corners of the lattice each axis
+    /// moved to its other values (many values: to the middle and the ends). What depends on an axis is left out.
+    fn warnings_of_all(&self) -> Vec<String> {
+        const MOST: u32 = 16;
+        let space = self.space();
+        let first = vec![0; space.axes().len()];
+        let last: Vec<u32> = space.axes().iter().map(|axis| axis.len() - 1).collect();
+        let end = self.trials.len().saturating_sub(1);
+        let trials = [0, end / 2, end].into_iter().filter_map(|trial| self.trials.setting(trial));
+        let mut points: Vec<Vec<u32>> = trials.map(|setting| setting.value_index).collect();
+        for (at, axis) in space.axes().iter().enumerate() {
+            let end = axis.len() - 1;
+            let tried: Vec<u32> = if axis.len() <= MOST { (0..=end).collect() } else { vec![0, end / 2, end] };
+            for (start, k) in [&first, &last].into_iter().flat_map(|start| tried.iter().map(move |k| (start, *k))) {
+                let mut point = start.clone();
+                point[at] = k;
+                points.push(point);
+            }
+        }
+        points.sort_unstable();
+        points.dedup();
+        let mut common: Option<Vec<String>> = None;
+        for point in points.iter().filter(|point| space.is_feasible(point)) {
+            let Ok(config) = self.config_of(&space.setting(0, space.lattice_index(point))) else { continue };
+            let told = self.family.warnings(&config.strategy_parameters, &config.build_context());
+            match &mut common {
+                None => common = Some(told),
+                Some(common) => common.retain(|warning| told.contains(warning)),
+            }
+            if common.as_ref().is_some_and(Vec::is_empty) {
+                break;
+            }
+        }
+        common.unwrap_or_default()
     }
 
     /// Warm-up the longest settings need: every axis at its last value, and each at its first. Lengths lengthen
@@ -227,12 +259,16 @@ pub struct Report {
 pub struct Ranked {
     /// Counts and best rows.
     pub summary: Summary,
+    /// Failed rows by code.
+    pub failures: std::collections::BTreeMap<String, u64>,
     /// Rows that pass each gate, in the order of the grid.
     pub gates: Vec<(String, u64)>,
     /// Folders of the best rows' artefacts.
     pub top: Vec<PathBuf>,
     /// Names of the axes, in the order of a row's parameters.
     pub params: Vec<String>,
+    /// Which of them have more than one value.
+    pub varies: Vec<bool>,
 }
 
 /// A sweep with its bars loaded and its folder owned, about to start.
@@ -261,7 +297,7 @@ impl Sweep {
         let ledger = Ledger::new(cap);
         let environment =
             Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
-        keep_manifest(&environment, sources);
+        keep_manifest(&environment, &sources.cache_dir);
         let plan = experiment.chunks();
         let schema = RowSchema::of(experiment.space());
         let bars = book_bars(&environment, &experiment, &plan, &schema, options.threads, &ledger)?;
@@ -327,7 +363,7 @@ impl Sweep {
     /// Files that cannot be written; finished chunks stay.
     pub fn run(self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
         let started = Instant::now();
-        let limit = self.experiment.grid.limits.time.map(Duration::from_secs);
+        let limit = self.experiment.grid.limits.time;
         let job = Job {
             trials: &self.experiment.trials,
             configs: &self.configs,
@@ -393,7 +429,9 @@ impl Sweep {
         }
         let gates = grid.gates.texts().map(str::to_owned).zip(tally.gates).collect();
         let params = self.schema.params().iter().map(|param| param.name.clone()).collect();
-        Ok(Ranked { summary, gates, top, params })
+        let space = self.experiment.space();
+        let varies = space.columns().iter().map(|column| space.axes()[column.axis].len() > 1).collect();
+        Ok(Ranked { summary, failures: tally.failures, gates, top, params, varies })
     }
 
     /// Counts over all rows that the leaderboard does not make.
@@ -531,10 +569,10 @@ fn fingerprint(experiment: &Experiment, environment: &Environment) -> Fingerprin
 }
 
 /// Marks the line of the lock file that keeps the master seed of a `prod` sweep.
-const MASTER_LINE: &str = "# execution master seed: ";
+pub(crate) const MASTER_LINE: &str = "# execution master seed: ";
 
 fn lock_text(experiment: &Experiment, plan: &ChunkPlan, master: Option<u64>) -> String {
-    let text = experiment.grid.lock_yaml(experiment.space(), &experiment.config.document, plan.size());
+    let text = experiment.grid.lock_yaml(experiment.space(), &experiment.config.hashed_document(), plan.size());
     match master {
         Some(master) => format!("{MASTER_LINE}{master}\n{text}"),
         None => text,

@@ -20,7 +20,8 @@ use serde_json::Value;
 
 /// The folder of real bars; none (and a line saying so) if neither the variable is set nor the default there.
 pub(crate) fn data_root(test: &str) -> Option<PathBuf> {
-    let given = std::env::var_os("OMEGA_TEST_DATA").map(PathBuf::from);
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let given = std::env::var_os("OMEGA_TEST_DATA").map(|folder| workspace.join(folder));
     let data = given.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"));
     if data.is_dir() {
         return Some(data);

@@ -70,13 +70,14 @@ pub(crate) const MIN_STOP_PIPS: f64 = 4.0;
 pub(crate) struct Setting {
     pub(crate) scale: Scale,
     pub(crate) seed: u64,
-    pub(crate) costs: &'static str,
+    /// Index in [`COSTS`].
+    pub(crate) costs: usize,
     pub(crate) document: Value,
 }
 
 impl fmt::Debug for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "seed {}, costs {}{:#}", self.seed, self.costs, self.document)
+        write!(f, "seed {}, costs {}{:#}", self.seed, COSTS[self.costs], self.document)
     }
 }
 
@@ -105,7 +106,7 @@ impl Setting {
     /// Opens the run's inputs with candle files from `bars`.
     pub(crate) fn open(&self, bars: &Path, folder: &Path) -> Environment {
         let sources = Sources { parquet_root: bars.to_owned(), ..super::sources(folder) };
-        std::fs::write(&sources.costs_file, self.costs).unwrap();
+        std::fs::write(&sources.costs_file, COSTS[self.costs]).unwrap();
         let specs = EURUSD.replace('}', &format!(", min_sl_distance_pips: {MIN_STOP_PIPS}}}"));
         std::fs::write(&sources.specs_file, specs).unwrap();
         super::open(&self.config(), &sources).unwrap_or_else(|error| panic!("{error}"))
@@ -318,11 +319,9 @@ pub(crate) fn any_setting() -> BoxedStrategy<Setting> {
 
 /// A random run of one strategy on one scale.
 pub(crate) fn setting(name: &'static str, scale: Scale) -> BoxedStrategy<Setting> {
-    let parts = (parameters(name, scale), surroundings(scale), one_of(&COSTS), 1..=3_u64);
+    let parts = (parameters(name, scale), surroundings(scale), 0..COSTS.len(), 1..=3_u64);
     parts
         .prop_map(move |(parameters, mut document, costs, seed)| {
-            let (_, last) = synthetic::period(scale.primary, scale.bars);
-            assert!(last > 0);
             let fixed = json!({
                 "strategy_name": name,
                 "symbol": "EURUSD",

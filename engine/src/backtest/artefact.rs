@@ -14,7 +14,7 @@ use crate::backtest::canonical::{Layout, float_text, write_json};
 use crate::backtest::walk::EquityPoint;
 use crate::metrics::{CATALOGUE, Counters, Summary};
 use crate::portfolio::Trade;
-use crate::strategy::{OrderType, Variant};
+use crate::strategy::Variant;
 use crate::units::{DAY_NS, EpochNs, Timeframe};
 
 /// Everything the files hold.
@@ -84,8 +84,6 @@ pub struct RunMeta {
 pub struct TradeRecord {
     /// The round trip.
     pub trade: Trade,
-    /// Kind of the entry order.
-    pub order_type: OrderType,
     /// At least `stop_loss_kind` and `in_entry_candle`; the signal's meta.
     pub meta: Map<String, Value>,
 }
@@ -315,7 +313,7 @@ fn trade_json(record: &TradeRecord, symbol: &str) -> Value {
         "exit_time_ns": trade.exit_time_ns,
         "direction": trade.direction.as_str(),
         "symbol": symbol,
-        "order_type": record.order_type.as_str(),
+        "order_type": trade.order_type.as_str(),
         "entry_price": trade.entry_price,
         "exit_price": trade.exit_price,
         "initial_stop_loss": trade.initial_stop_loss,
@@ -378,6 +376,7 @@ fn civil_date(days: i64) -> (i64, i64, i64) {
 mod tests {
     use super::*;
     use crate::execution::ExitReason;
+    use crate::strategy::OrderType;
     use crate::units::Direction;
 
     fn meta() -> RunMeta {
@@ -411,6 +410,7 @@ mod tests {
         let trade = Trade {
             position_id,
             direction: Direction::Short,
+            order_type: OrderType::Market,
             scenario_id: 2,
             rule: 0,
             entry_bar: 0,
@@ -430,7 +430,7 @@ mod tests {
             reason: ExitReason::TakeProfit,
         };
         let meta = json!({"stop_loss_kind": "none", "in_entry_candle": false});
-        TradeRecord { trade, order_type: OrderType::Market, meta: meta.as_object().cloned().unwrap() }
+        TradeRecord { trade, meta: meta.as_object().cloned().unwrap() }
     }
 
     fn point(time_ns: i64) -> EquityPoint {

@@ -226,16 +226,9 @@ fn kind_of(value: &Value) -> &'static str {
 /// Older spellings, kept from the reference's wrapper.
 fn with_shims(given: &Map<String, Value>) -> Map<String, Value> {
     let mut map = given.clone();
-    if !map.contains_key("strategy_parameters")
-        && let Some(old) = map.remove("strategy_params")
-    {
-        map.insert("strategy_parameters".to_owned(), old);
-    }
-    if let Some(Value::Object(timeframes)) = map.get_mut("timeframes")
-        && !timeframes.contains_key("additional")
-        && let Some(old) = timeframes.remove("htf")
-    {
-        timeframes.insert("additional".to_owned(), old);
+    rename(&mut map, "strategy_params", "strategy_parameters");
+    if let Some(Value::Object(timeframes)) = map.get_mut("timeframes") {
+        rename(timeframes, "htf", "additional");
     }
     if let Some(Value::Bool(enabled)) = map.get("profiling") {
         let block = json!({ "enabled": enabled });
@@ -247,13 +240,22 @@ fn with_shims(given: &Map<String, Value>) -> Map<String, Value> {
     map
 }
 
+/// Takes `old` for `new` where `new` is absent, which null counts as.
+fn rename(map: &mut Map<String, Value>, old: &str, new: &str) {
+    if map.get(new).is_none_or(Value::is_null)
+        && let Some(value) = map.remove(old)
+    {
+        map.insert(new.to_owned(), value);
+    }
+}
+
 #[allow(clippy::too_many_lines, reason = "one key after the other, in the order of the specification")]
 fn read(r: &mut Reader, given: &Map<String, Value>) -> Option<RunConfig> {
     let known: Vec<&str> = TOP_LEVEL_KEYS.into_iter().chain(["profiling", "observability"]).collect();
     r.known_keys("", given, &known);
 
     let schema = r.text(given, "", "schema_version", Some("2"));
-    let schema_ok = schema.as_deref().is_none_or(|s| s == "2" || s.strip_prefix("2.").is_some_and(is_digits));
+    let schema_ok = schema.as_deref().is_none_or(|s| s == "2" || s.strip_prefix("2.").is_some_and(is_minor));
     r.require(schema_ok, "schema_version", || {
         format!("major part must be 2, got \"{}\"", schema.clone().unwrap_or_default())
     });
@@ -369,8 +371,9 @@ fn read(r: &mut Reader, given: &Map<String, Value>) -> Option<RunConfig> {
     })
 }
 
-fn is_digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+/// `1`, `0.3`: digits, in groups.
+fn is_minor(text: &str) -> bool {
+    text.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn read_trade_window(
@@ -434,9 +437,10 @@ fn read_timeframes(
         }
     }
     let source = r.text(&block, "timeframes", "additional_source", Some("separate_parquet"));
-    let source = source.map(|s| s.trim().to_ascii_lowercase()).unwrap_or_default();
-    r.require(source == "separate_parquet", "timeframes.additional_source", || {
-        format!("must be `separate_parquet`, got \"{source}\"")
+    let source = source.map(|s| s.trim().to_ascii_lowercase());
+    // None: not text, which is a violation already.
+    r.require(source.as_deref().is_none_or(|s| s == "separate_parquet"), "timeframes.additional_source", || {
+        format!("must be `separate_parquet`, got \"{}\"", source.clone().unwrap_or_default())
     });
     let document = json!({
         "primary": primary.map(Timeframe::as_str),
@@ -475,7 +479,7 @@ fn read_account(r: &mut Reader, given: &Map<String, Value>) -> (AccountConfig, V
     let block = r.object(given, "", "account").unwrap_or_default();
     r.known_keys("account", &block, &["initial_balance", "account_currency", "risk_per_trade", "max_positions"]);
     let initial_balance = r.positive(&block, "account", "initial_balance", 10_000.0);
-    let currency = r.text(&block, "account", "account_currency", Some("EUR")).unwrap_or_default();
+    let currency = r.text(&block, "account", "account_currency", Some("EUR")).unwrap_or_else(|| "EUR".to_owned());
     let currency = currency.trim().to_ascii_uppercase();
     r.require(is_currency(&currency), "account.account_currency", || {
         format!("must be three letters, got \"{currency}\"")
@@ -523,8 +527,7 @@ fn read_costs(r: &mut Reader, given: &Map<String, Value>) -> (CostsConfig, Value
 fn read_rates(r: &mut Reader, given: &Map<String, Value>) -> (Rates, Value) {
     let block = r.object(given, "", "rates").unwrap_or_default();
     r.known_keys("rates", &block, &["mode", "static"]);
-    let mode = r.text(&block, "rates", "mode", Some("static")).unwrap_or_default();
-    r.require(mode == "static", "rates.mode", || format!("must be `static`, got \"{mode}\""));
+    r.choice(&block, "rates", "mode", &["static"], "static");
     let mut rates = BTreeMap::new();
     for (pair, rate) in &r.object(&block, "rates", "static").unwrap_or_default() {
         let path = format!("rates.static.{pair}");
@@ -532,7 +535,8 @@ fn read_rates(r: &mut Reader, given: &Map<String, Value>) -> (Rates, Value) {
         r.require(name_ok, &path, || "a pair is six letters".to_owned());
         match rate.as_f64().filter(|rate| rate.is_finite() && *rate > 0.0) {
             Some(rate) => {
-                rates.insert(pair.to_ascii_uppercase(), rate);
+                let earlier = rates.insert(pair.to_ascii_uppercase(), rate);
+                r.require(earlier.is_none(), &path, || "the pair stands here twice, in another case".to_owned());
             }
             None => r.require(false, &path, || format!("must be a number > 0, got {rate}")),
         }
@@ -582,10 +586,7 @@ fn read_management(r: &mut Reader, given: &Map<String, Value>) -> (ManagementCon
     // The default of `enabled` stays null in the document: filling in `false` would silence
     // `use_position_manager` when the normalised document is read again.
     let enabled = r.optional_bool(&block, "trade_management", "enabled");
-    let policy = r.text(&block, "trade_management", "stop_update_policy", Some("apply_next_bar")).unwrap_or_default();
-    r.require(policy == "apply_next_bar", "trade_management.stop_update_policy", || {
-        format!("must be `apply_next_bar`, got \"{policy}\"")
-    });
+    r.choice(&block, "trade_management", "stop_update_policy", &["apply_next_bar"], "apply_next_bar");
     let rules = match block.get("rules") {
         Some(Value::Array(list)) => {
             r.require(list.is_empty(), "trade_management.rules", || "must be an object, got a list".to_owned());

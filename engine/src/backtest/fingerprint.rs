@@ -99,10 +99,10 @@ fn relaxed(key: ColumnKey, first_tradable: usize, config: &RunConfig) -> ColumnK
         return key;
     }
     let series = match key.series {
-        Series::GarchSigma { garch, min_periods } if 1 + min_periods as usize <= first_tradable => {
+        Series::GarchSigma { garch, min_periods } if (min_periods as usize) < first_tradable => {
             Series::GarchSigma { garch, min_periods: 0 }
         }
-        Series::KalmanGarchZ { r, q, garch, min_periods } if 1 + min_periods as usize <= first_tradable => {
+        Series::KalmanGarchZ { r, q, garch, min_periods } if (min_periods as usize) < first_tradable => {
             Series::KalmanGarchZ { r, q, garch, min_periods: 0 }
         }
         other => other,

@@ -5,6 +5,7 @@ mod blocks;
 pub mod canonical;
 pub mod config;
 mod fingerprint;
+mod pending;
 mod reader;
 mod setup;
 pub mod walk;

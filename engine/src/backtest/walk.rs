@@ -1,14 +1,16 @@
 //! The bar-by-bar backtest: the definition every faster way must equal.
 //!
 //! One tradable bar, in this order: stop and target changes scheduled earlier take effect; gates; strategy (once, if
-//! every gate is open); fill of its market order; stop and target of open positions; trade management; equity.
+//! every gate is open); fill of its market order or placement of its pending one; triggers of orders placed earlier;
+//! stop and target of open positions; trade management; equity.
 //! Source: execution specification §2. Nothing is allocated per bar.
 
 use std::ops::Range;
 
+use crate::backtest::pending::{PendingBook, PendingOrder};
 use crate::data::{Bars, MarketData};
 use crate::error::{Error, Result};
-use crate::execution::{DrawTable, ExitReason, Terms, level_exit, r_multiple};
+use crate::execution::{DrawTable, ExitReason, Levels, Terms, level_exit, r_multiple};
 use crate::metrics::{Counters, Drawdown, EquityStats};
 use crate::portfolio::{Ledger, OpenPosition, Trade};
 use crate::rules::{BitMask, BoundRules, GuardCache, Hit};
@@ -117,17 +119,23 @@ pub struct Walked {
 /// Runs `plan` over `inputs`, bar by bar. `trades` is cleared and used as storage.
 ///
 /// # Errors
-/// [`Error::InvalidSignal`], [`Error::PositionLimitExceeded`], [`Error::Consistency`], and whatever the strategy or a
-/// guard returns.
+/// [`Error::InvalidSignal`], [`Error::ExecutionFailure`] for a stop or target moved to what is no number,
+/// [`Error::PositionLimitExceeded`], [`Error::Consistency`], and whatever the strategy or a guard returns.
 pub fn walk(inputs: Inputs<'_>, plan: &Plan, trades: Vec<Trade>, observer: &mut impl Observer) -> Result<Walked> {
     let rules =
         inputs.strategy.rules().map(|rules| BoundRules::bind(rules, inputs.columns, inputs.guards)).transpose()?;
     let mut book = Book::new(inputs, plan, trades);
     for i in plan.bars.clone() {
+        if book.open.is_empty() && rules.as_ref().is_some_and(|rules| !rules.may_open(i)) {
+            // None of the steps but the last has anything to do.
+            book.mark(i, observer);
+            continue;
+        }
         book.apply_scheduled_changes();
         if book.gates_open(i) {
             book.ask(rules.as_ref(), i, observer)?;
         }
+        book.fill_pending(i, observer)?;
         book.exit_at_levels(i);
         book.manage(rules.as_ref(), i)?;
         if plan.close_at_end && i + 1 == plan.bars.end {
@@ -145,9 +153,12 @@ struct Book<'a> {
     plan: &'a Plan,
     ledger: Ledger,
     open: Vec<OpenSlot>,
+    pending: PendingBook,
     trades: Vec<Trade>,
     equity: EquityStats,
     counters: Counters,
+    /// The strategy wants to be asked about open positions.
+    manages_positions: bool,
     next_id: u64,
     last_signal: Option<usize>,
     last_exit: Option<usize>,
@@ -179,9 +190,11 @@ impl<'a> Book<'a> {
             plan,
             ledger: Ledger::new(plan.initial_balance),
             open: Vec::with_capacity(plan.max_positions.min(64)),
+            pending: PendingBook::default(),
             trades,
             equity: EquityStats::new(plan.initial_balance),
             counters: Counters { bars: plan.bars.len() as u64, ..Counters::default() },
+            manages_positions: inputs.strategy.manages_positions(),
             next_id: 1,
             last_signal: None,
             last_exit: None,
@@ -193,6 +206,7 @@ impl<'a> Book<'a> {
     }
 
     /// A stop is taken only if it tightens; a target is free.
+    #[inline]
     fn apply_scheduled_changes(&mut self) {
         for slot in &mut self.open {
             let position = &mut slot.held.position;
@@ -212,6 +226,7 @@ impl<'a> Book<'a> {
     }
 
     /// Slot, session, news and cooldowns. Cooldowns compare bars of one timeframe, so open times serve for closes.
+    #[inline]
     fn gates_open(&self, i: usize) -> bool {
         if self.open.len() >= self.plan.max_positions || self.inputs.gates.is_some_and(|mask| !mask.get(i)) {
             return false;
@@ -231,7 +246,10 @@ impl<'a> Book<'a> {
                 None => Ok(()),
             },
             None => match self.inputs.strategy.evaluate(&self.slice(i))? {
-                Some(signal) => self.take(i, &self.intent_of_signal(&signal, i)?, observer),
+                Some(signal) if signal.order_type == OrderType::Market => {
+                    self.take(i, &intent_of_signal(&signal), observer)
+                }
+                Some(signal) => self.place(i, signal),
                 None => Ok(()),
             },
         }
@@ -252,22 +270,6 @@ impl<'a> Book<'a> {
             rule: hit.rule as u16,
             origin: Origin::Rule(hit.rule),
         }
-    }
-
-    fn intent_of_signal<'s>(&self, signal: &'s TradeSignal, i: usize) -> Result<Intent<'s>> {
-        if signal.order_type != OrderType::Market {
-            return Err(self.invalid(i, "order_type", signal.order_type.as_str(), "`market`"));
-        }
-        Ok(Intent {
-            direction: signal.direction,
-            requested: signal.entry_price,
-            stop: signal.stop_loss,
-            target: signal.take_profit,
-            lots: signal.lots,
-            scenario_id: signal.scenario_id,
-            rule: 0,
-            origin: Origin::Signal(signal),
-        })
     }
 
     fn invalid(&self, i: usize, field: &'static str, found: impl ToString, rule: &'static str) -> Error {
@@ -300,18 +302,77 @@ impl<'a> Book<'a> {
     }
 
     /// A signal counts, and starts the cooldowns, whether or not its order is refused.
-    fn take(&mut self, i: usize, intent: &Intent<'_>, observer: &mut impl Observer) -> Result<()> {
+    fn count_signal(&mut self, i: usize, intent: &Intent<'_>) -> Result<()> {
         self.check(i, intent)?;
         self.counters.signals += 1;
         self.last_signal = Some(i);
-        let entry = self.plan.terms.enter(
-            intent.direction,
-            intent.requested,
-            intent.stop,
-            intent.lots,
-            self.counters.fills,
-            self.inputs.draws,
-        );
+        Ok(())
+    }
+
+    fn take(&mut self, i: usize, intent: &Intent<'_>, observer: &mut impl Observer) -> Result<()> {
+        self.count_signal(i, intent)?;
+        let price =
+            self.plan.terms.market_price(intent.direction, intent.requested, self.counters.fills, self.inputs.draws);
+        self.open(i, intent, OrderType::Market, price, self.bars.open_time[i], observer)
+    }
+
+    /// Places a limit or stop order at the close of bar `i`; it can trigger from the next bar on.
+    fn place(&mut self, i: usize, signal: TradeSignal) -> Result<()> {
+        let intent = intent_of_signal(&signal);
+        self.count_signal(i, &intent)?;
+        let guard = self.plan.terms.guard(intent.direction, signal.order_type, intent.requested, intent.stop);
+        match guard {
+            Ok(()) => self.pending.place(PendingOrder { signal, placed_bar: i }),
+            Err(_) => self.counters.orders_rejected += 1,
+        }
+        Ok(())
+    }
+
+    /// Orders placed on earlier bars that this bar triggers, first placed first.
+    fn fill_pending(&mut self, i: usize, observer: &mut impl Observer) -> Result<()> {
+        let mut from = 0;
+        while let Some(order) = self.pending.next_triggered(self.bars, i, &mut from) {
+            if self.open.len() >= self.plan.max_positions {
+                self.counters.orders_dropped_no_slot += 1;
+                continue;
+            }
+            let intent = intent_of_signal(&order.signal);
+            let terms = &self.plan.terms;
+            let open = match intent.direction {
+                Direction::Long => self.bars.ask.open[i],
+                Direction::Short => self.bars.bid.open[i],
+            };
+            let price = terms.pending_price(
+                intent.direction,
+                order.signal.order_type,
+                intent.requested,
+                open,
+                self.counters.fills,
+                self.inputs.draws,
+            );
+            let stamped = match terms.variant {
+                Variant::V2 => i,
+                Variant::V1Parity => order.placed_bar,
+            };
+            self.open(i, &intent, order.signal.order_type, price, self.bars.open_time[stamped], observer)?;
+        }
+        Ok(())
+    }
+
+    /// Opens a position filled at `price` on bar `i`, unless its order is refused.
+    fn open(
+        &mut self,
+        i: usize,
+        intent: &Intent<'_>,
+        order_type: OrderType,
+        price: f64,
+        entry_time_ns: EpochNs,
+        observer: &mut impl Observer,
+    ) -> Result<()> {
+        let terms = &self.plan.terms;
+        let entry = terms
+            .guard(intent.direction, order_type, price, intent.stop)
+            .and_then(|()| terms.open(price, intent.stop, intent.lots));
         let Ok(entry) = entry else {
             self.counters.orders_rejected += 1;
             return Ok(());
@@ -322,7 +383,7 @@ impl<'a> Book<'a> {
             id: self.next_id,
             direction: intent.direction,
             entry_bar: i,
-            entry_time_ns: self.bars.open_time[i],
+            entry_time_ns,
             entry_price: entry.price,
             lots: entry.lots,
             stop_loss: intent.stop,
@@ -332,7 +393,7 @@ impl<'a> Book<'a> {
         };
         self.next_id += 1;
         observer.entered(&position, &intent.origin, &self.slice(i));
-        let held = OpenPosition { position, rule: intent.rule, entry_fee: entry.fee };
+        let held = OpenPosition { position, order_type, rule: intent.rule, entry_fee: entry.fee };
         self.open.push(OpenSlot { held, next_stop: None, next_target: None });
         if self.open.len() > self.plan.max_positions {
             return Err(Error::PositionLimitExceeded { limit: self.plan.max_positions, open: self.open.len() });
@@ -340,28 +401,27 @@ impl<'a> Book<'a> {
         Ok(())
     }
 
-    /// Stop and target of positions opened on an earlier bar, in ascending id.
+    /// Stop and target, in ascending id. A market position is not tested on its entry bar.
+    #[inline]
     fn exit_at_levels(&mut self, i: usize) {
         let mut exposed = false;
         let mut slot = 0;
         while slot < self.open.len() {
-            let position = &self.open[slot].held.position;
-            if position.entry_bar == i {
+            let OpenPosition { position, order_type, .. } = &self.open[slot].held;
+            let entered_now = position.entry_bar == i;
+            exposed |= !entered_now;
+            if entered_now && *order_type == OrderType::Market {
                 slot += 1;
                 continue;
             }
-            exposed = true;
+            let levels = Levels {
+                direction: position.direction,
+                stop: position.stop_loss,
+                target: position.take_profit,
+                triggered_now: entered_now.then_some(*order_type),
+            };
             let terms = &self.plan.terms;
-            let hit = level_exit(
-                self.bars,
-                i,
-                position.direction,
-                position.stop_loss,
-                position.take_profit,
-                terms.buffer,
-                terms.variant,
-            );
-            match hit {
+            match level_exit(self.bars, i, levels, terms.buffer, terms.variant) {
                 Some(exit) => self.close(slot, i, exit.reason, exit.base_price),
                 None => slot += 1,
             }
@@ -371,6 +431,7 @@ impl<'a> Book<'a> {
 
     /// Rules that close or change what is still open; one action per position, the lowest priority number wins, a
     /// close beats a change.
+    #[inline]
     fn manage(&mut self, rules: Option<&BoundRules<'_>>, i: usize) -> Result<()> {
         let mut slot = 0;
         while slot < self.open.len() {
@@ -378,6 +439,13 @@ impl<'a> Book<'a> {
                 Managed::Keep => slot += 1,
                 Managed::Close(reason) => self.close_at_market(slot, i, reason),
                 Managed::Change(action) => {
+                    if let PositionAction::ModifyStop(level) | PositionAction::ModifyTarget(level) = action
+                        && !level.is_finite()
+                    {
+                        let id = self.open[slot].held.position.id;
+                        let reason = format!("position {id} is to get the level {level}; it must be finite");
+                        return Err(Error::ExecutionFailure { bar: i, reason });
+                    }
                     match action {
                         PositionAction::ModifyStop(stop) => self.open[slot].next_stop = Some(stop),
                         PositionAction::ModifyTarget(target) => self.open[slot].next_target = Some(target),
@@ -390,6 +458,7 @@ impl<'a> Book<'a> {
         Ok(())
     }
 
+    #[inline]
     fn action(&self, slot: usize, rules: Option<&BoundRules<'_>>, i: usize) -> Result<Managed> {
         let OpenPosition { position, rule, .. } = &self.open[slot].held;
         if let Some(holding) = &self.plan.holding
@@ -411,7 +480,7 @@ impl<'a> Book<'a> {
                 return Ok(Managed::Close(ExitReason::Timeout));
             }
         }
-        if !self.inputs.strategy.manages_positions() {
+        if !self.manages_positions {
             return Ok(Managed::Keep);
         }
         Ok(match self.inputs.strategy.manage_position(position, &self.slice(i))? {
@@ -436,8 +505,14 @@ impl<'a> Book<'a> {
     }
 
     fn close(&mut self, slot: usize, i: usize, reason: ExitReason, base: f64) {
-        let OpenPosition { position, rule, entry_fee } = self.open.remove(slot).held;
+        let OpenPosition { position, order_type, rule, entry_fee } = self.open.remove(slot).held;
         let terms = &self.plan.terms;
+        let moved = position.stop_loss != position.initial_stop_loss;
+        let parity_name = terms.variant == Variant::V1Parity && moved && i > position.entry_bar;
+        let reason = match reason {
+            ExitReason::StopLoss if parity_name => ExitReason::BreakEvenStopLoss,
+            other => other,
+        };
         let exit_price = terms.exit_price(position.direction, reason, base, self.counters.fills, self.inputs.draws);
         self.counters.fills += 1;
         let r = r_multiple(position.direction, position.entry_price, exit_price, position.initial_stop_loss);
@@ -448,6 +523,7 @@ impl<'a> Book<'a> {
         self.trades.push(Trade {
             position_id: position.id,
             direction: position.direction,
+            order_type,
             scenario_id: position.scenario_id,
             rule,
             entry_bar: position.entry_bar,
@@ -468,6 +544,7 @@ impl<'a> Book<'a> {
         });
     }
 
+    #[inline]
     fn unrealised(&self, i: usize) -> f64 {
         if self.open.is_empty() || self.plan.terms.variant == Variant::V1Parity {
             return 0.0;
@@ -480,6 +557,7 @@ impl<'a> Book<'a> {
         self.open.iter().map(gain).sum()
     }
 
+    #[inline]
     fn mark(&mut self, i: usize, observer: &mut impl Observer) {
         let (time_ns, balance) = (self.bars.open_time[i], self.ledger.balance());
         let equity = balance + self.unrealised(i);
@@ -496,6 +574,7 @@ impl<'a> Book<'a> {
 
     fn finish(mut self) -> Result<Walked> {
         self.counters.open_positions_at_end = self.open.len() as u64;
+        self.counters.pending_orders_at_end = self.pending.len() as u64;
         let last = self.plan.bars.end.saturating_sub(1);
         let expected = self.ledger.balance() + if self.plan.bars.is_empty() { 0.0 } else { self.unrealised(last) };
         let difference = (self.equity.last_equity() - expected).abs();
@@ -506,8 +585,25 @@ impl<'a> Book<'a> {
     }
 }
 
+fn intent_of_signal(signal: &TradeSignal) -> Intent<'_> {
+    Intent {
+        direction: signal.direction,
+        requested: signal.entry_price,
+        stop: signal.stop_loss,
+        target: signal.take_profit,
+        lots: signal.lots,
+        scenario_id: signal.scenario_id,
+        rule: 0,
+        origin: Origin::Signal(signal),
+    }
+}
+
 enum Managed {
     Keep,
     Close(ExitReason),
     Change(PositionAction),
 }
+
+#[cfg(test)]
+#[path = "walk_breaches.rs"]
+mod breaches;

@@ -13,7 +13,7 @@ use crate::data::manifest::{InputFile, portable, sha256_hex};
 use crate::data::store::{Facts, FileFacts, Slot, Stored, in_memory};
 use crate::data::validate::{Filler, filler, validate};
 use crate::data::{Bars, CostFile, MarketData, NewsCalendar, Session, SymbolSpecs, read, synthetic};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Violation};
 use crate::units::{EpochNs, PriceSide, Timeframe};
 
 /// Variables that move an input, in the order in which they are reported.
@@ -91,7 +91,10 @@ fn config_bytes(path: &Path) -> Result<(String, Vec<u8>)> {
     let label = portable(path, &working_directory());
     match std::fs::read(path) {
         Ok(bytes) => Ok((label, bytes)),
-        Err(error) => Err(Error::config(label, format!("cannot be read: {error}"))),
+        Err(error) => {
+            let hint = "start in the folder that holds configs/, or set OMEGA_EXECUTION_COSTS_FILE and OMEGA_SYMBOL_SPECS_FILE";
+            Err(Error::Config(vec![Violation::value(label, format!("cannot be read: {error}")).with_hint(hint)]))
+        }
     }
 }
 

@@ -108,8 +108,9 @@ fn refuse_impossible(symbol: &str, primary: Timeframe, source: SyntheticSource) 
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Error {
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     Error::DataFile {
-        kind: "Unwritable",
+        kind: if full { "StorageFull" } else { "Unwritable" },
         path: PathBuf::from(path.file_name().unwrap_or_default()),
         reason: format!("generated bars cannot be written: {error}"),
     }

@@ -1,7 +1,7 @@
 //! Where a position leaves: hit tests and exit prices of one bar.
 
 use crate::data::Bars;
-use crate::strategy::Variant;
+use crate::strategy::{OrderType, Variant};
 use crate::units::Direction;
 
 /// Why a trade ended.
@@ -19,6 +19,8 @@ pub enum ExitReason {
     Signal,
     /// Open on the last bar of a trade window.
     WindowEnd,
+    /// `v1_parity`: a stop that had been moved was reached, outside the entry bar.
+    BreakEvenStopLoss,
 }
 
 impl ExitReason {
@@ -31,6 +33,7 @@ impl ExitReason {
             Self::Manual => "manual",
             Self::Signal => "signal",
             Self::WindowEnd => "window_end",
+            Self::BreakEvenStopLoss => "break_even_stop_loss",
         }
     }
 }
@@ -44,22 +47,36 @@ pub struct LevelExit {
     pub base_price: f64,
 }
 
-/// Tests stop and target of a market position on bar `i`, a bar after its entry bar.
+/// Levels of an open position.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Levels {
+    /// Side.
+    pub direction: Direction,
+    /// Stop now.
+    pub stop: Option<f64>,
+    /// Target now.
+    pub target: Option<f64>,
+    /// Filled on this bar, by a pending order of this type. (A market position is not tested on its entry bar.)
+    pub triggered_now: Option<OrderType>,
+}
+
+/// Tests stop and target of a position on bar `i`.
 ///
 /// Long positions leave on the bid: stop hit when `Bl ≤ S + buf`, target when `Bh ≥ T − buf`; shorts on the ask,
-/// mirrored. The stop wins a tie. `v2` leaves at the bar's open where that lies beyond the level; `v1_parity` at
-/// the level. Comparisons are made as written, without a tolerance: prices, levels and buffer share a decimal grid
-/// and ties are common. Source: execution specification §5.
-pub fn level_exit(
-    bars: &Bars,
-    i: usize,
-    direction: Direction,
-    stop: Option<f64>,
-    target: Option<f64>,
-    buffer: f64,
-    variant: Variant,
-) -> Option<LevelExit> {
-    let gap_aware = variant == Variant::V2;
+/// mirrored. The stop wins a tie. `v2` leaves at the bar's open where that lies beyond the level, except on the entry
+/// bar, whose open precedes the position; `v1_parity` at the level. On the entry bar of a pending order the target
+/// counts only if the close lies strictly beyond it (`v1_parity`: limit orders only). Comparisons are made as written,
+/// without a tolerance: prices, levels and buffer share a decimal grid and ties are common.
+/// Source: execution specification §5.
+#[inline]
+pub fn level_exit(bars: &Bars, i: usize, levels: Levels, buffer: f64, variant: Variant) -> Option<LevelExit> {
+    let Levels { direction, stop, target, triggered_now } = levels;
+    let gap_aware = variant == Variant::V2 && triggered_now.is_none();
+    let needs_close_beyond = match (variant, triggered_now) {
+        (_, None) => false,
+        (Variant::V2, Some(_)) => true,
+        (Variant::V1Parity, Some(order_type)) => order_type == OrderType::Limit,
+    };
     match direction {
         Direction::Long => {
             let (open, high, low) = (bars.bid.open[i], bars.bid.high[i], bars.bid.low[i]);
@@ -67,7 +84,7 @@ pub fn level_exit(
                 return Some(at(ExitReason::StopLoss, if gap_aware { s.min(open) } else { s }));
             }
             target
-                .filter(|t| high >= t - buffer)
+                .filter(|t| high >= t - buffer && (!needs_close_beyond || bars.bid.close[i] > *t))
                 .map(|t| at(ExitReason::TakeProfit, if gap_aware { t.max(open) } else { t }))
         }
         Direction::Short => {
@@ -76,12 +93,13 @@ pub fn level_exit(
                 return Some(at(ExitReason::StopLoss, if gap_aware { s.max(open) } else { s }));
             }
             target
-                .filter(|t| low <= t + buffer)
+                .filter(|t| low <= t + buffer && (!needs_close_beyond || bars.ask.close[i] < *t))
                 .map(|t| at(ExitReason::TakeProfit, if gap_aware { t.min(open) } else { t }))
         }
     }
 }
 
+#[inline]
 fn at(reason: ExitReason, base_price: f64) -> LevelExit {
     LevelExit { reason, base_price }
 }

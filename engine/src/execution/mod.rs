@@ -7,7 +7,7 @@ mod slippage;
 mod terms;
 
 pub use costs::{FeeRate, Fees, FillSide};
-pub use exit::{ExitReason, LevelExit, level_exit};
+pub use exit::{ExitReason, LevelExit, Levels, level_exit};
 pub use sizing::{VolumeGrid, lots_for_risk};
 pub use slippage::{DrawTable, Slippage, uniform};
 pub use terms::{Entry, Refusal, Terms, r_multiple};

@@ -4,7 +4,7 @@ use crate::execution::costs::{Fees, FillSide};
 use crate::execution::exit::ExitReason;
 use crate::execution::sizing::{VolumeGrid, lots_for_risk};
 use crate::execution::slippage::{DrawTable, Slippage};
-use crate::strategy::Variant;
+use crate::strategy::{OrderType, Variant};
 use crate::units::Direction;
 
 /// Resolved terms. Prices in quote currency, money in account currency.
@@ -53,31 +53,63 @@ pub struct Entry {
 }
 
 impl Terms {
-    /// Fills a market entry: price `E + d·s·p`, stop guard on the fill, size from the filled distance, fee.
-    /// `k` is the number of the fill. Source: execution specification §3, §6, §10.2.
+    /// Price of a market entry: `E + d·s·p`, always adverse. `k` is the number of the fill.
+    /// Source: execution specification §3.
+    pub fn market_price(&self, direction: Direction, requested: f64, k: u64, draws: &DrawTable) -> f64 {
+        requested + direction.sign() * self.slippage.pips(k, draws) * self.pip
+    }
+
+    /// Price of a pending entry triggered on a bar that opens at `open` of the entry side.
     ///
-    /// # Errors
-    /// The refusal; then nothing is drawn from the stream that a later fill would miss, since `k` does not advance.
-    pub fn enter(
+    /// `v2`: a stop order fills at the worse of `E` and the open, a limit order at the better, then slippage is added;
+    /// `v1_parity`: at `E`. Source: execution specification §4.
+    pub fn pending_price(
         &self,
         direction: Direction,
+        order_type: OrderType,
         requested: f64,
-        stop: Option<f64>,
-        explicit_lots: Option<f64>,
+        open: f64,
         k: u64,
         draws: &DrawTable,
-    ) -> Result<Entry, Refusal> {
-        let d = direction.sign();
-        let price = requested + d * self.slippage.pips(k, draws) * self.pip;
-        if let Some(stop) = stop {
-            let too_near = match self.variant {
-                Variant::V2 => d * (price - stop) < self.min_stop_pips * self.pip - 1e-12,
-                Variant::V1Parity => (price - stop).abs() < 0.000_01,
-            };
-            if too_near {
-                return Err(Refusal::StopGuard);
-            }
+    ) -> f64 {
+        if self.variant == Variant::V1Parity {
+            return requested;
         }
+        let base = match (direction, order_type) {
+            (Direction::Long, OrderType::Stop) | (Direction::Short, OrderType::Limit) => requested.max(open),
+            (Direction::Long, _) | (Direction::Short, _) => requested.min(open),
+        };
+        self.market_price(direction, base, k, draws)
+    }
+
+    /// Refuses a stop that is too near, or in `v2` on the wrong side of the price.
+    ///
+    /// `v2`: `d·(F − S) < m_sl·p − 1e-12`, every order type; `v1_parity`: `|F − S| < 0.00001`, market orders only.
+    /// Source: execution specification §6.
+    ///
+    /// # Errors
+    /// [`Refusal::StopGuard`].
+    pub fn guard(
+        &self,
+        direction: Direction,
+        order_type: OrderType,
+        price: f64,
+        stop: Option<f64>,
+    ) -> Result<(), Refusal> {
+        let Some(stop) = stop else { return Ok(()) };
+        let too_near = match self.variant {
+            Variant::V2 => direction.sign() * (price - stop) < self.min_stop_pips * self.pip - 1e-12,
+            Variant::V1Parity => order_type == OrderType::Market && (price - stop).abs() < 0.000_01,
+        };
+        if too_near { Err(Refusal::StopGuard) } else { Ok(()) }
+    }
+
+    /// Sizes and charges an entry filled at `price`: explicit lots, else by risk from the filled distance.
+    /// Source: execution specification §10.2, §9.1.
+    ///
+    /// # Errors
+    /// [`Refusal::BelowSmallestLot`]; then nothing is missed by a later fill, since `k` does not advance.
+    pub fn open(&self, price: f64, stop: Option<f64>, explicit_lots: Option<f64>) -> Result<Entry, Refusal> {
         let raw = match (explicit_lots, stop) {
             (Some(lots), _) => lots,
             (None, Some(stop)) => lots_for_risk(self.risk, price, stop, self.pip, self.pip_value),
@@ -95,7 +127,7 @@ impl Terms {
         let d = direction.sign();
         match (self.variant, reason) {
             (Variant::V2, _) => base - d * self.slippage.pips(k, draws) * self.pip,
-            (Variant::V1Parity, ExitReason::StopLoss | ExitReason::TakeProfit) => {
+            (Variant::V1Parity, ExitReason::StopLoss | ExitReason::TakeProfit | ExitReason::BreakEvenStopLoss) => {
                 base + d * self.slippage.pips(k, draws) * self.pip
             }
             (Variant::V1Parity, _) => base,
@@ -104,7 +136,7 @@ impl Terms {
 
     /// Fee of an exit; `v1_parity` books none for a timeout, which passes its cost layer by.
     pub fn exit_fee(&self, reason: ExitReason, price: f64, lots: f64) -> f64 {
-        let level = matches!(reason, ExitReason::StopLoss | ExitReason::TakeProfit);
+        let level = matches!(reason, ExitReason::StopLoss | ExitReason::TakeProfit | ExitReason::BreakEvenStopLoss);
         if self.variant == Variant::V1Parity && !level {
             return 0.0;
         }
@@ -120,6 +152,7 @@ impl Terms {
     }
 
     /// Money gained by a move from `entry` to `price`: `((d·(price − entry))·L)·uv`, in this order of operations.
+    #[inline]
     pub fn gain(&self, direction: Direction, entry: f64, price: f64, lots: f64) -> f64 {
         direction.sign() * (price - entry) * lots * self.unit_value
     }

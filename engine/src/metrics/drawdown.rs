@@ -11,6 +11,8 @@ pub struct Drawdown {
     next_index: i64,
     max_relative: f64,
     max_absolute: f64,
+    /// Largest absolute fall since the running peak was reached.
+    fall: f64,
     deepest: Option<Episode>,
 }
 
@@ -31,17 +33,20 @@ impl Drawdown {
             next_index: 0,
             max_relative: 0.0,
             max_absolute: 0.0,
+            fall: 0.0,
             deepest: None,
         }
     }
 
     /// Takes the equity of the next bar.
+    #[inline]
     pub fn push(&mut self, equity: f64) {
         let index = self.next_index;
         self.next_index += 1;
         if equity >= self.peak {
             self.peak = equity;
             self.peak_index = index;
+            self.fall = 0.0;
             if let Some(episode) = &mut self.deepest
                 && episode.recovered_at.is_none()
                 && equity >= episode.peak
@@ -51,6 +56,11 @@ impl Drawdown {
             return;
         }
         let absolute = self.peak - equity;
+        // Rounding is monotone: a fall from the same peak that is no deeper is relatively no deeper either.
+        if absolute <= self.fall {
+            return;
+        }
+        self.fall = absolute;
         if absolute > self.max_absolute {
             self.max_absolute = absolute;
         }
@@ -62,11 +72,13 @@ impl Drawdown {
     }
 
     /// Running peak `H_i`.
+    #[inline]
     pub fn high_water(&self) -> f64 {
         self.peak
     }
 
     /// `min(1, D_i)` for the equity just pushed.
+    #[inline]
     pub fn current(&self, equity: f64) -> f64 {
         if self.peak > 0.0 { ((self.peak - equity) / self.peak).min(1.0) } else { 0.0 }
     }

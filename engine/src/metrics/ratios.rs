@@ -62,7 +62,8 @@ impl Moments {
 /// Returns from day end to day end: last equity of each UTC day that has rows; the first day yields none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DailyReturns {
-    day: Option<i64>,
+    /// Bounds of the running day; empty before the first bar.
+    day: (EpochNs, EpochNs),
     last: f64,
     previous_day_end: Option<f64>,
     moments: Moments,
@@ -70,19 +71,25 @@ pub struct DailyReturns {
 
 impl Default for DailyReturns {
     fn default() -> Self {
-        Self { day: None, last: 0.0, previous_day_end: None, moments: Moments::new(0.0) }
+        Self { day: (0, 0), last: 0.0, previous_day_end: None, moments: Moments::new(0.0) }
     }
 }
 
 impl DailyReturns {
     /// Takes the equity of the next bar, stamped with its open time.
+    #[inline]
     pub fn push(&mut self, time_ns: EpochNs, equity: f64) {
-        let day = time_ns.div_euclid(DAY_NS);
-        if self.day != Some(day) {
-            self.end_day();
-            self.day = Some(day);
+        // A division per bar would be the dearest step of a bar without a position.
+        if time_ns < self.day.0 || time_ns >= self.day.1 {
+            self.begin_day(time_ns);
         }
         self.last = equity;
+    }
+
+    fn begin_day(&mut self, time_ns: EpochNs) {
+        self.end_day();
+        let start = time_ns - time_ns.rem_euclid(DAY_NS);
+        self.day = (start, start + DAY_NS);
     }
 
     /// Closes the last day and hands out the moments of all returns.
@@ -92,7 +99,7 @@ impl DailyReturns {
     }
 
     fn end_day(&mut self) {
-        if self.day.is_none() {
+        if self.day.0 == self.day.1 {
             return;
         }
         if let Some(previous) = self.previous_day_end

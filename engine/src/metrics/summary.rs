@@ -56,6 +56,7 @@ impl EquityStats {
     }
 
     /// Takes the equity of the next bar.
+    #[inline]
     pub fn push(&mut self, time_ns: EpochNs, equity: f64) {
         self.drawdown.push(equity);
         self.daily.push(time_ns, equity);
@@ -65,6 +66,7 @@ impl EquityStats {
     }
 
     /// Peak and falls so far.
+    #[inline]
     pub fn drawdown(&self) -> &Drawdown {
         &self.drawdown
     }
@@ -250,6 +252,7 @@ mod tests {
         Trade {
             position_id: 1,
             direction: Direction::Long,
+            order_type: crate::strategy::OrderType::Market,
             scenario_id: 0,
             rule: 0,
             entry_bar: 0,

@@ -1,7 +1,7 @@
 //! Positions, closed trades and the money they move.
 
 use crate::execution::ExitReason;
-use crate::strategy::Position;
+use crate::strategy::{OrderType, Position};
 use crate::units::{Direction, EpochNs};
 
 /// A closed round trip. Prices in quote currency, money in account currency, times are bar-open times.
@@ -11,6 +11,8 @@ pub struct Trade {
     pub position_id: u64,
     /// Side.
     pub direction: Direction,
+    /// Kind of the entry order.
+    pub order_type: OrderType,
     /// Scenario number, 0 = none.
     pub scenario_id: u8,
     /// Rule that opened it; 0 for strategies that are not rules.
@@ -19,7 +21,7 @@ pub struct Trade {
     pub entry_bar: usize,
     /// Bar of the exit fill.
     pub exit_bar: usize,
-    /// Open time of the entry bar.
+    /// Open time of the entry bar; in `v1_parity` that of the bar a pending order was placed on.
     pub entry_time_ns: EpochNs,
     /// Open time of the exit bar.
     pub exit_time_ns: EpochNs,
@@ -52,6 +54,8 @@ pub struct Trade {
 pub struct OpenPosition {
     /// What strategies see of it.
     pub position: Position,
+    /// Kind of the entry order.
+    pub order_type: OrderType,
     /// Rule that opened it; 0 for strategies that are not rules.
     pub rule: u16,
     /// Fee booked at entry.
@@ -74,6 +78,7 @@ impl Ledger {
     }
 
     /// Cash now.
+    #[inline]
     pub fn balance(&self) -> f64 {
         self.balance
     }

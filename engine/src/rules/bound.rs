@@ -1,5 +1,9 @@
 //! Rules tied to the columns of one data set, ready to be asked bar by bar.
+//!
+//! Conditions are worked out 64 bars at a time, when the first bar of a block is asked for: most bars then cost the
+//! look at one bit. A bit depends on its own bar only, so nothing is seen ahead of time.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
@@ -24,16 +28,48 @@ pub struct Hit {
 pub struct BoundRules<'a> {
     rules: Vec<BoundRule<'a>>,
     level_decimals: Option<u8>,
+    /// Bars on which the conditions of any rule hold.
+    any: Block,
 }
 
 #[derive(Debug)]
 struct BoundRule<'a> {
     rule: &'a Rule,
-    when: Vec<BoundExpr<'a>>,
+    /// All of `rule.when`.
+    when: BoundExpr<'a>,
+    when_block: Block,
     guards: Vec<GuardEvaluator>,
     stop: Option<BoundOperand<'a>>,
     target: Option<BoundOperand<'a>>,
     exit: Option<BoundExpr<'a>>,
+    exit_block: Block,
+}
+
+/// Bars of a block, one bit each.
+const BLOCK: usize = 64;
+
+/// The block asked for last.
+#[derive(Debug)]
+struct Block {
+    number: Cell<usize>,
+    bits: Cell<u64>,
+}
+
+impl Block {
+    fn new() -> Self {
+        Self { number: Cell::new(usize::MAX), bits: Cell::new(0) }
+    }
+
+    /// The bit of bar `i`; `make` works out the bits of a block by its number.
+    #[inline]
+    fn get(&self, i: usize, make: impl FnOnce(usize) -> u64) -> bool {
+        let number = i / BLOCK;
+        if self.number.get() != number {
+            self.bits.set(make(number));
+            self.number.set(number);
+        }
+        self.bits.get() >> (i % BLOCK) & 1 == 1
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,13 +96,20 @@ impl<'a> BoundRules<'a> {
     /// [`Error::IndicatorNotAvailable`] for a column that `columns` does not hold, or a late guard without `guards`.
     pub fn bind(rules: &'a RuleSet, columns: &'a dyn ColumnView, guards: Option<&GuardCache>) -> Result<Self> {
         let bound = rules.rules.iter().map(|rule| bind_rule(rule, columns, guards)).collect::<Result<_>>()?;
-        Ok(Self { rules: bound, level_decimals: rules.level_decimals })
+        Ok(Self { rules: bound, level_decimals: rules.level_decimals, any: Block::new() })
+    }
+
+    /// The conditions of some rule hold at bar `i`: only then [`BoundRules::first`] can find one.
+    #[inline]
+    pub fn may_open(&self, i: usize) -> bool {
+        let any_of = |block| self.rules.iter().fold(0, |bits, bound| bits | bound.when.bits(block));
+        self.any.get(i, any_of)
     }
 
     /// The first rule whose conditions and late guards hold at bar `i` and whose levels are defined there.
     pub fn first(&self, i: usize) -> Option<Hit> {
         for (index, bound) in self.rules.iter().enumerate() {
-            if !bound.when.iter().all(|expr| expr.holds(i)) {
+            if !bound.when_block.get(i, |block| bound.when.bits(block)) {
                 continue;
             }
             let stop = bound.stop.as_ref().map(|operand| operand.value(i));
@@ -82,11 +125,14 @@ impl<'a> BoundRules<'a> {
     }
 
     /// The exit condition of `rule` holds at bar `i`.
+    #[inline]
     pub fn exits(&self, rule: usize, i: usize) -> bool {
-        self.rules[rule].exit.as_ref().is_some_and(|expr| expr.holds(i))
+        let bound = &self.rules[rule];
+        bound.exit.as_ref().is_some_and(|expr| bound.exit_block.get(i, |block| expr.bits(block)))
     }
 
     /// The statement behind an index.
+    #[inline]
     pub fn rule(&self, index: usize) -> &'a Rule {
         self.rules[index].rule
     }
@@ -109,10 +155,12 @@ fn bind_rule<'a>(rule: &'a Rule, columns: &'a dyn ColumnView, guards: Option<&Gu
     Ok(BoundRule {
         guards: rule.guards.iter().map(evaluator).collect::<Result<_>>()?,
         rule,
-        when: rule.when.iter().map(|expr| bind_expr(expr, columns)).collect::<Result<_>>()?,
+        when: BoundExpr::All(rule.when.iter().map(|expr| bind_expr(expr, columns)).collect::<Result<_>>()?),
+        when_block: Block::new(),
         stop: rule.stop.as_ref().map(|operand| bind_operand(operand, columns)).transpose()?,
         target: rule.target.as_ref().map(|operand| bind_operand(operand, columns)).transpose()?,
         exit: rule.exit.condition.as_ref().map(|expr| bind_expr(expr, columns)).transpose()?,
+        exit_block: Block::new(),
     })
 }
 
@@ -159,28 +207,75 @@ impl BoundOperand<'_> {
             Self::Offset { base, offset } => base[i] + offset,
         }
     }
+
+    /// Values of a block, undefined behind the end of a column; `scratch` holds what is no column.
+    fn values<'s>(&'s self, block: usize, scratch: &'s mut [f64; BLOCK]) -> &'s [f64; BLOCK] {
+        match *self {
+            Self::Const(value) => scratch.fill(value),
+            Self::Column(values) => return slice_of(values, block, scratch),
+            Self::Linear { base, factor, term } => {
+                let (mut bases, mut terms) = ([0.0; BLOCK], [0.0; BLOCK]);
+                let (base, term) = (slice_of(base, block, &mut bases), slice_of(term, block, &mut terms));
+                *scratch = std::array::from_fn(|k| base[k] + factor * term[k]);
+            }
+            Self::Offset { base, offset } => {
+                let mut bases = [0.0; BLOCK];
+                *scratch = slice_of(base, block, &mut bases).map(|base| base + offset);
+            }
+        }
+        scratch
+    }
+}
+
+fn slice_of<'s>(column: &'s [f64], block: usize, scratch: &'s mut [f64; BLOCK]) -> &'s [f64; BLOCK] {
+    let rest = column.get(block * BLOCK..).unwrap_or_default();
+    rest.first_chunk().unwrap_or_else(|| {
+        *scratch = std::array::from_fn(|k| rest.get(k).copied().unwrap_or(f64::NAN));
+        scratch
+    })
 }
 
 impl BoundExpr<'_> {
-    fn holds(&self, i: usize) -> bool {
+    /// One bit per bar of a block.
+    fn bits(&self, block: usize) -> u64 {
         match self {
             Self::Is { left, comparison, right, finite } => {
-                let (left, right) = (left.value(i), right.value(i));
+                let (mut lefts, mut rights) = ([0.0; BLOCK], [0.0; BLOCK]);
+                let (left, right) = (left.values(block, &mut lefts), right.values(block, &mut rights));
                 // A comparison with NaN is false by IEEE rules: an undefined operand needs no test of its own.
                 let related = match comparison {
-                    Comparison::Less => left < right,
-                    Comparison::LessOrEqual => left <= right,
-                    Comparison::Greater => left > right,
-                    Comparison::GreaterOrEqual => left >= right,
+                    Comparison::Less => pack(|k| left[k] < right[k]),
+                    Comparison::LessOrEqual => pack(|k| left[k] <= right[k]),
+                    Comparison::Greater => pack(|k| left[k] > right[k]),
+                    Comparison::GreaterOrEqual => pack(|k| left[k] >= right[k]),
                 };
-                related && (!finite || left.is_finite())
+                if *finite { related & pack(|k| left[k].is_finite()) } else { related }
             }
-            Self::All(parts) => parts.iter().all(|part| part.holds(i)),
-            Self::Any(parts) => parts.iter().any(|part| part.holds(i)),
-            Self::AtLeast { count, of } => of.iter().filter(|part| part.holds(i)).count() >= *count,
-            Self::Never => false,
+            Self::All(parts) => parts.iter().fold(!0, |bits, part| if bits == 0 { 0 } else { bits & part.bits(block) }),
+            Self::Any(parts) => parts.iter().fold(0, |bits, part| bits | part.bits(block)),
+            Self::AtLeast { count, of } => {
+                let parts = of.iter().map(|part| part.bits(block));
+                let mut holding = [0_usize; BLOCK];
+                for bits in parts {
+                    holding.iter_mut().enumerate().for_each(|(k, n)| *n += usize::from(bits >> k & 1 == 1));
+                }
+                pack(|k| holding[k] >= *count)
+            }
+            Self::Never => 0,
         }
     }
+}
+
+/// The answers of 64 tests as bits.
+#[inline]
+fn pack(test: impl Fn(usize) -> bool) -> u64 {
+    // Eight answers become eight bits by one multiplication: written this way the tests run on vectors.
+    let answers: [u8; BLOCK] = std::array::from_fn(|k| u8::from(test(k)));
+    let (eights, _) = answers.as_chunks::<8>();
+    eights.iter().enumerate().fold(0, |bits, (k, eight)| {
+        let byte = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        bits | byte << (8 * k)
+    })
 }
 
 /// The condition of `rules` that holds on the fewest of `bars`, with that number; none without a condition. Ties go to
@@ -192,7 +287,8 @@ pub fn narrowest(rules: &RuleSet, columns: &dyn ColumnView, bars: Range<usize>) 
     let mut best: Option<(usize, &Expr)> = None;
     for expr in rules.rules.iter().flat_map(|rule| &rule.when) {
         let bound = bind_expr(expr, columns)?;
-        let count = bars.clone().filter(|i| bound.holds(*i)).count();
+        let block = Block::new();
+        let count = bars.clone().filter(|i| block.get(*i, |number| bound.bits(number))).count();
         if best.is_none_or(|(fewest, _)| count < fewest) {
             best = Some((count, expr));
         }
@@ -255,6 +351,39 @@ mod tests {
         assert_eq!(bound.first(0), None);
         assert_eq!(bound.first(1).unwrap().stop, Some(0.5));
         assert_eq!(bound.first(2).unwrap().stop, Some(1.8), "1.75 ties to even");
+    }
+
+    /// Every comparison on a column that ends inside a block, with undefined and infinite values, against bar by bar.
+    #[test]
+    fn blocks_agree_with_single_bars() {
+        let pattern = [1.0, -2.0, f64::NAN, 0.5, f64::NEG_INFINITY, f64::INFINITY, 0.0];
+        let values: Vec<f64> = (0..150).map(|k| pattern[(k * k + k / 3) % pattern.len()]).collect();
+        let table = Table(BTreeMap::from([(close(), values.clone())]));
+        type Relation = fn(f64, f64) -> bool;
+        let relations: [(Comparison, Relation); 4] = [
+            (Comparison::Less, |a, b| a < b),
+            (Comparison::LessOrEqual, |a, b| a <= b),
+            (Comparison::Greater, |a, b| a > b),
+            (Comparison::GreaterOrEqual, |a, b| a >= b),
+        ];
+        for (comparison, relation) in relations {
+            let plain = Expr::Is(Condition::new(Operand::constant(0.5), comparison, Operand::Column(close())));
+            let finite = Expr::Is(Condition::finite(Operand::offset(close(), 1.0), comparison, Operand::constant(0.5)));
+            let two = Expr::AtLeast { count: 2, of: vec![plain.clone(), finite.clone(), Expr::Never("third")] };
+            let either = Expr::Any(vec![plain, finite]);
+            let rules =
+                [(two, true), (either, false)].map(|(expr, both)| (rule(vec![expr], Operand::constant(1.0)), both));
+            for (rules, both) in &rules {
+                let bound = BoundRules::bind(rules, &table, None).unwrap();
+                for (i, x) in values.iter().enumerate() {
+                    let tests = [relation(0.5, *x), relation(x + 1.0, 0.5) && x.is_finite()];
+                    let expected = if *both { tests[0] && tests[1] } else { tests[0] || tests[1] };
+                    assert_eq!(bound.may_open(i), expected, "{comparison:?} at {i}");
+                    assert_eq!(bound.first(i).is_some(), expected, "{comparison:?} at {i}");
+                }
+                assert!(!bound.may_open(values.len()));
+            }
+        }
     }
 
     #[test]

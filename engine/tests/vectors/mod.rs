@@ -10,7 +10,9 @@ use engine::units::Timeframe;
 
 /// The folder of the vectors; none (and a line saying so) if neither the variable is set nor the default there.
 pub(crate) fn vectors(test: &str) -> Option<PathBuf> {
-    let given = std::env::var_os("OMEGA_TEST_DATA").map(PathBuf::from);
+    // A relative folder counts from the workspace, wherever the test runner stands.
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let given = std::env::var_os("OMEGA_TEST_DATA").map(|folder| workspace.join(folder));
     let data = given.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"));
     let folder = data.join("../spec/vectors");
     if folder.is_dir() {

@@ -3,21 +3,24 @@
 pub mod data;
 mod import;
 mod logs;
+pub mod rows;
 pub mod run;
 pub mod strategies;
 pub mod sweep;
 
 use std::io::{self, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clap::{Parser, Subcommand};
 
+use crate::driver::panic_text;
 use crate::error::{CommandError, ExitCode};
 use crate::sweep::usage;
 
 /// Find out which settings of a trading strategy deserve belief.
 ///
 /// Exit codes: 0 done, 1 internal error, 2 usage or config, 3 data, 4 finished with failed trials, 5 nothing passed
-/// the gates, 7 limit, deadline or full disk (resumable), 130 interrupted (resumable).
+/// the gates, 6 a recomputed row differs, 7 limit, deadline or full disk (resumable), 130 interrupted (resumable).
 #[derive(Debug, Parser)]
 #[command(name = "omega-opt", version = crate::sweep::ENGINE_VERSION, propagate_version = true)]
 pub struct Cli {
@@ -31,6 +34,14 @@ enum Command {
     Sweep(sweep::SweepArgs),
     /// Run one backtest and write its artefacts.
     Run(run::RunArgs),
+    /// Show one row of a run folder: its setting and every metric.
+    Show(rows::ShowArgs),
+    /// Walk one row again and write its four artefacts.
+    Replay(rows::ReplayArgs),
+    /// Recompute rows and compare every bit.
+    Verify(rows::VerifyArgs),
+    /// Write the run config of one row.
+    Export(rows::ExportArgs),
     /// Judge, describe, import or generate bars.
     Data(data::DataArgs),
     /// List strategies and their parameters.
@@ -47,12 +58,17 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
         }
     };
-    let result = match cli.command {
+    let result = catch_unwind(AssertUnwindSafe(|| match cli.command {
         Command::Sweep(args) => sweep::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Show(args) => rows::show(&args),
+        Command::Replay(args) => rows::replay_row(&args),
+        Command::Verify(args) => rows::verify(&args),
+        Command::Export(args) => rows::export(&args),
         Command::Data(args) => data::run(args).map(|()| ExitCode::Done).map_err(command_error),
         Command::Strategies(args) => strategies::run(&args),
-    };
+    }));
+    let result = result.unwrap_or_else(|payload| Err(engine::Error::Internal(panic_text(payload.as_ref())).into()));
     result.unwrap_or_else(|error| {
         tell(&error);
         error.exit_code()

@@ -15,7 +15,7 @@ use crate::single::{SingleReport, SingleRun};
 
 /// Run one backtest and write its artefacts.
 ///
-/// Writes <out>/<run_id>/ with meta.json, trades.json, equity.csv and metrics.json. The run id follows from config and
+/// Writes {out}/{run_id}/ with meta.json, trades.json, equity.csv and metrics.json. The run id follows from config and
 /// data, so the same run lands in the same folder; an earlier one is replaced as a whole.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -47,19 +47,22 @@ pub struct RunArgs {
 /// Whatever ends it early; nothing is written then.
 pub fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     let single = SingleRun::read(&args.config, &args.set, args.strict)?;
-    let kept = logs::start_in_memory();
+    let kept = logs::start_in_memory(single.log_level());
     let document = &single.config.document;
     let asked = |pointer: &str| document.pointer(pointer).and_then(Value::as_bool) == Some(true);
     let profile = args.profile || asked("/profiling/enabled") || asked("/observability/profiling_mode");
-    let span = tracing::info_span!(
+    let open = single.open(&Sources::from_env())?;
+    // Of the highest level, so that no filter of levels takes the fields from the events that pass it.
+    let span = tracing::error_span!(
         "run",
+        run_id = open.run_id(),
         strategy_name = single.config.strategy_name,
         symbol = single.config.symbol,
         timeframe = single.config.primary.as_str(),
     );
     let _entered = span.enter();
     tracing::info!(component = "cli", phase = "start", "run");
-    let report = single.run(&args.out, &Sources::from_env(), profile)?;
+    let report = open.run(&args.out, profile)?;
     report.warnings.iter().for_each(|warning| tracing::warn!(component = "cli", phase = "data", "{warning}"));
     tracing::info!(component = "cli", phase = "end", trades = report.replay.outcome.walked.trades.len(), "run");
     kept.write(&report.folder.join("logs"));

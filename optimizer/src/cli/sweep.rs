@@ -22,7 +22,7 @@ use crate::sweep::{Experiment, Options, Ranked, Report, Sweep, left_out, usage};
 
 /// Evaluate every setting of a grid file and rank them.
 ///
-/// Writes a run folder <out>/<name>-<hash8> with chunks, leaderboard.parquet, leaderboard.csv and the artefacts of
+/// Writes a run folder {out}/{name}-{hash8} with chunks, leaderboard.parquet, leaderboard.csv and the artefacts of
 /// the best rows. An unfinished run of the same grid is continued by itself: finished chunks are never evaluated
 /// again. Rows depend on the grid, the data and the engine version only, never on threads, memory or interruptions.
 #[derive(Debug, Args)]
@@ -104,7 +104,7 @@ pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
     progress.event("start", json!({ "trials": total, "cached": cached, "threads": options.threads }));
     let stop = stop_flag();
     let result = std::thread::scope(|scope| {
-        scope.spawn(|| progress.show());
+        scope.spawn(|| progress.show(stop));
         let result = sweep.run(stop, &progress);
         progress.finish();
         result
@@ -152,7 +152,6 @@ fn stop_flag() -> &'static AtomicBool {
             std::process::exit(ExitCode::Interrupted as i32);
         }
         STOP.store(true, Ordering::SeqCst);
-        say("\nstopping after the running wave (at most about 30 s); again to stop at once");
     });
     if let Err(error) = installed {
         tracing::warn!("signals end the process at once: {error}");
@@ -254,17 +253,25 @@ fn show_report(report: &Report, args: &SweepArgs) {
         group(summary.count(Verdict::Failed).into()),
         group(summary.distinct_rules.into()),
     )];
-    lines.push(format!(
-        "{} evaluated in {} ({}/s), {} cached · memory {}",
-        group(evaluated.into()),
-        show_seconds(seconds),
-        show_rate(rate),
-        group(report.cached.into()),
-        show_bytes(report.peak_memory),
-    ));
+    lines.push(match evaluated {
+        0 => "nothing to evaluate: all settings were finished before, ranked anew".to_owned(),
+        _ => format!(
+            "{} evaluated in {} ({}/s), {} cached · memory {}",
+            group(evaluated.into()),
+            show_seconds(seconds),
+            show_rate(rate),
+            group(report.cached.into()),
+            show_bytes(report.peak_memory),
+        ),
+    });
     lines.push(String::new());
     lines.push(best_table(ranked));
     lines.push(String::new());
+    if !ranked.failures.is_empty() {
+        let counts: Vec<String> =
+            ranked.failures.iter().map(|(code, rows)| format!("{code}: {}", group((*rows).into()))).collect();
+        lines.push(format!("failed rows, reasons in the leaderboard: {}", counts.join(", ")));
+    }
     for (gate, passed) in &ranked.gates {
         let verdict = if *passed > 0 { "pass" } else { "FAIL" };
         lines.push(format!("{verdict}  {gate}: {} of {} rows", group((*passed).into()), group(summary.rows.into())));
@@ -299,10 +306,13 @@ fn best_table(ranked: &Ranked) -> String {
         ("sharpe", Metric::SharpeEquityDaily),
     ];
     let head = ["rank", "objective"].into_iter().chain(metrics.iter().map(|(name, _)| *name));
-    let params = ranked.params.iter().map(String::as_str);
-    table.set_header(head.chain(["same rules"]).chain(params));
+    // An axis of one value is the same in every row and would only make the table wider.
+    let params = ranked.params.iter().zip(&ranked.varies).filter(|(_, varies)| **varies).map(|(name, _)| name.as_str());
+    // Worth a column only where settings share their rules.
+    let shared = ranked.summary.top.iter().any(|row| row.sharing > 1);
+    table.set_header(head.chain(shared.then_some("same rules")).chain(params));
     for row in ranked.summary.top.iter().filter(|row| row.verdict != Verdict::Failed).take(5) {
-        table.add_row(best_row(row, &metrics));
+        table.add_row(best_row(row, &metrics, shared, &ranked.varies));
     }
     for column in table.column_iter_mut() {
         column.set_cell_alignment(CellAlignment::Right);
@@ -310,7 +320,7 @@ fn best_table(ranked: &Ranked) -> String {
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
-fn best_row(row: &TopRow, metrics: &[(&str, Metric)]) -> Vec<String> {
+fn best_row(row: &TopRow, metrics: &[(&str, Metric)], shared: bool, varies: &[bool]) -> Vec<String> {
     let dash = || "–".to_owned();
     let rank = if row.verdict == Verdict::Ok {
         row.rank.to_string()
@@ -325,8 +335,8 @@ fn best_row(row: &TopRow, metrics: &[(&str, Metric)]) -> Vec<String> {
             _ => format!("{x:.3}"),
         })
     }));
-    cells.push(row.sharing.to_string());
-    cells.extend(row.params.iter().map(|value| {
+    cells.extend(shared.then(|| row.sharing.to_string()));
+    cells.extend(row.params.iter().zip(varies).filter(|(_, varies)| **varies).map(|(value, _)| {
         let text = value.to_text();
         if text.is_empty() { dash() } else { text }
     }));

@@ -392,7 +392,12 @@ impl Builder<'_> {
     fn known_type(&mut self, path: &str, name: &str, key_span: &Span, target: &Target) -> Option<ValueType> {
         let value_type = self.value_type(target);
         if value_type.is_none() {
-            let hint = nearest(name, self.names()).map(|name| format!("did you mean `{name}`?"));
+            // Of an override, the last part is the name; what stands before it says where it applies.
+            let (place, last) = match name.rsplit_once('.') {
+                Some((place, last)) if place.starts_with("overrides.") => (format!("{place}."), last),
+                _ => (String::new(), name),
+            };
+            let hint = nearest(last, self.names()).map(|name| format!("did you mean `{place}{name}`?"));
             let message = format!("unknown parameter of `{}`", self.family.name());
             self.reader.fault_with_hint(key_span, path, message, hint);
         }

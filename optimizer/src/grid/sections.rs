@@ -1,8 +1,11 @@
 //! The parts of a grid beside its axes: search, objective, gates, walk-forward, limits, output.
 
+use std::time::Duration;
+
 use crate::document::NodeKind;
 use crate::grid::reader::{At, Reader};
 use crate::objective::{Gates, Goal, Objective};
+use crate::plan::memory::parse_bytes;
 use crate::search::Search;
 use crate::space::axis::decimal;
 
@@ -89,8 +92,8 @@ pub struct WalkForward {
 pub struct Limits {
     /// Cap of memory in bytes.
     pub memory: Option<u64>,
-    /// Cap of time in seconds.
-    pub time: Option<u64>,
+    /// Cap of time.
+    pub time: Option<Duration>,
     /// Trials per chunk.
     pub chunk: Option<u64>,
 }
@@ -252,41 +255,38 @@ fn read_length(reader: &mut Reader, at: &At<'_>, zero: bool) -> Option<Length> {
 pub(super) fn read_limits(reader: &mut Reader, at: Option<At<'_>>) -> Limits {
     let Some(at) = at else { return Limits::default() };
     reader.map(&at, &["memory", "time", "chunk"]);
-    let mut quantity = |key: &str, units: &[(&str, u64)], rule: &str| {
-        let at = at.key(key)?;
-        let amount = at.node.as_text().and_then(|text| parse_quantity(text, units));
-        if amount.is_none() {
-            reader.wrong(&at, rule);
-        }
-        amount
-    };
-    let memory = quantity("memory", &MEMORY_UNITS, "an amount of memory (`8GB`, `512MiB`)");
-    let time = quantity("time", &TIME_UNITS, "a time (`90s`, `30min`, `6h`, `2d`)");
+    // A number without a unit is no text in YAML, so `memory: 8` is refused here rather than taken for 8 bytes.
+    let bytes = |text: &str| parse_bytes(text).ok().and_then(|bytes| u64::try_from(bytes).ok());
+    let memory = quantity(reader, &at, "memory", bytes, "an amount of memory (`8GB`, `512MiB`)");
+    let time = quantity(reader, &at, "time", parse_time, "a time (`90s`, `30min`, `6h`, `2d`)");
     let chunk = at.key("chunk").and_then(|chunk| reader.whole(&chunk, 1, MAX_CHUNK));
     Limits { memory, time, chunk }
 }
 
-const MEMORY_UNITS: [(&str, u64); 10] = [
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-    ("kB", 1_000),
-    ("KB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-    ("B", 1),
-];
+fn quantity<T>(
+    reader: &mut Reader,
+    at: &At<'_>,
+    key: &str,
+    parse: impl Fn(&str) -> Option<T>,
+    rule: &str,
+) -> Option<T> {
+    let at = at.key(key)?;
+    let amount = at.node.as_text().and_then(parse);
+    if amount.is_none() {
+        reader.wrong(&at, rule);
+    }
+    amount
+}
 
 const TIME_UNITS: [(&str, u64); 5] = [("min", 60), ("m", 60), ("s", 1), ("h", 3600), ("d", 86_400)];
 
-/// `number unit`, the number a decimal > 0; whole units of the smallest kind, rounded down.
-fn parse_quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+/// `number unit`, the number a decimal > 0; whole milliseconds, rounded down.
+fn parse_time(text: &str) -> Option<Duration> {
     let text = text.trim();
-    let (number, factor) = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim(), *factor)))?;
-    let amount = decimal(number).ok()?.checked_mul(factor.into())?;
-    u64::try_from(amount.floor()).ok().filter(|amount| *amount > 0)
+    let (number, factor) =
+        TIME_UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim(), *factor)))?;
+    let amount = decimal(number).ok()?.checked_mul((factor * 1000).into())?;
+    u64::try_from(amount.floor()).ok().filter(|amount| *amount > 0).map(Duration::from_millis)
 }
 
 pub(super) fn read_output(reader: &mut Reader, at: Option<At<'_>>) -> Output {
@@ -317,12 +317,11 @@ mod tests {
 
     #[test]
     fn quantities_and_lengths() {
-        assert_eq!(parse_quantity("8GB", &MEMORY_UNITS), Some(8_000_000_000));
-        assert_eq!(parse_quantity("1.5 GiB", &MEMORY_UNITS), Some(3 << 29));
-        assert_eq!(parse_quantity("0GB", &MEMORY_UNITS), None);
-        assert_eq!(parse_quantity("8", &MEMORY_UNITS), None);
-        assert_eq!(parse_quantity("6h", &TIME_UNITS), Some(21_600));
-        assert_eq!(parse_quantity("30min", &TIME_UNITS), Some(1800));
+        assert_eq!(parse_time("6h"), Some(Duration::from_secs(21_600)));
+        assert_eq!(parse_time("0.25 s"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_time("0s"), None);
+        assert_eq!(parse_time("-1s"), None);
+        assert_eq!(parse_time("30min"), Some(Duration::from_secs(1800)));
         assert_eq!(Length::parse("365d"), Some(Length::Days(365)));
         assert_eq!(Length::parse("5000bars").map(|length| length.to_string()), Some("5000bars".to_owned()));
         assert_eq!(Length::parse("d"), None);

@@ -85,7 +85,8 @@ output: {dir: results, top: 5, csv: all}
     ema_length Int
     b_b_length Int
     "##);
-    assert_eq!((grid.seed, grid.limits.memory, grid.limits.time), (7, Some(8_000_000_000), Some(21_600)));
+    assert_eq!((grid.seed, grid.limits.memory), (7, Some(8_000_000_000)));
+    assert_eq!(grid.limits.time, Some(std::time::Duration::from_secs(21_600)));
     assert_eq!((grid.output.top, grid.output.csv), (5, CsvRows::All));
     assert_eq!(grid.walk_forward.as_ref().unwrap().train, [Length::Days(365)]);
     assert_eq!(grid.config.root.get("strategy_parameters").unwrap().to_json()["direction_filter"], "long");

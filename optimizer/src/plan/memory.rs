@@ -157,6 +157,19 @@ pub fn parse_bytes(text: &str) -> Result<usize, BadAmount> {
     usize::try_from(bytes).ok().filter(|bytes| *bytes > 0).ok_or_else(bad)
 }
 
+/// The least round amount that holds `bytes`, as [`parse_bytes`] reads it: `369kB`.
+pub fn enough_bytes(bytes: usize) -> String {
+    let (mut value, mut unit) = (bytes, "B");
+    for larger in ["kB", "MB", "GB", "TB"] {
+        if value < 10_000 {
+            break;
+        }
+        value = value.div_ceil(1000);
+        unit = larger;
+    }
+    format!("{value}{unit}")
+}
+
 /// Bytes with a decimal unit and one decimal, for people: `8.0 GB`.
 pub fn show_bytes(bytes: usize) -> String {
     let mut value = bytes as f64;
@@ -197,6 +210,15 @@ fn mem_total(meminfo: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_called_enough_is_enough_when_typed() {
+        for bytes in [1, 999, 1000, 1001, 367_912, 999_001, 1_000_000, 1_234_567_890] {
+            let text = enough_bytes(bytes);
+            assert!(parse_bytes(&text).is_ok_and(|read| read >= bytes && read <= bytes + bytes / 10), "{bytes} {text}");
+        }
+        assert_eq!(enough_bytes(367_912), "368kB");
+    }
 
     #[test]
     fn grants_up_to_the_cap_and_remembers_the_peak() {

@@ -45,7 +45,8 @@ impl ColumnView for View {
 fn vectors() -> Option<PathBuf> {
     let data = match std::env::var_os("OMEGA_TEST_DATA") {
         Some(folder) => {
-            let folder = PathBuf::from(folder);
+            // A relative folder counts from the workspace, wherever the test runner stands.
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
             assert!(folder.is_dir(), "OMEGA_TEST_DATA names no folder: {}", folder.display());
             folder
         }

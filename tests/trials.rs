@@ -1,0 +1,144 @@
+//! Trials are pure: a result depends on data and setting only, not on what ran before, beside or instead of it.
+//!
+//! Design law 2 and §4.3: trials share columns, guard answers, masks and draws, and settings of equal `rules_hash` are
+//! evaluated once. Both may change nothing, to the last bit.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail loudly and say what they measured")]
+
+mod support;
+
+use engine::backtest::Environment;
+use engine::backtest::walk::Walked;
+use engine::metrics::Summary;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use serde_json::Value;
+use support::in_folder;
+use support::settings::{SCALES, Setting, cases, record, setting};
+
+/// What two equal runs must agree on.
+fn result(environment: &Environment, setting: &Setting) -> ([u8; 8], Walked, Summary) {
+    let prepared = support::prepare(environment, &setting.config());
+    let outcome = record(&prepared).outcome;
+    (prepared.rules_hash(), outcome.walked, outcome.summary)
+}
+
+/// Settings of several strategies that read the same files.
+fn on_the_same_bars(count: usize) -> BoxedStrategy<Vec<Setting>> {
+    let name = prop_oneof![
+        6 => Just("mean_reversion_z_score"), 1 => Just("sma_cross"), 1 => Just("donchian_breakout"), 1 => Just("rsi_reversion"),
+    ];
+    (prop::sample::select(SCALES.to_vec()), prop::collection::vec(name, count))
+        .prop_flat_map(|(scale, names)| names.into_iter().map(|name| setting(name, scale)).collect::<Vec<_>>())
+        .prop_map(|mut settings: Vec<Setting>| {
+            let (seed, costs) = (settings[0].seed, settings[0].costs);
+            for setting in &mut settings {
+                (setting.seed, setting.costs) = (seed, costs);
+                // One environment holds every timeframe that any of them reads.
+                setting.document["timeframes"]["additional"] = Value::from(vec![setting.scale.longer.as_str()]);
+            }
+            settings
+        })
+        .boxed()
+}
+
+mod property_tests {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(cases(32))]
+
+        #[test]
+        fn prop_trials_of_one_environment_do_not_touch_each_other(settings in on_the_same_bars(8)) {
+            in_folder(|folder| {
+                let bars = settings[0].bars();
+                let alone: Vec<_> =
+                    settings.iter().map(|setting| result(&setting.open(&bars, folder), setting)).collect();
+                let shared = settings[0].open(&bars, folder);
+                let (forwards, backwards) = std::thread::scope(|scope| {
+                    let run = |order: Vec<usize>| {
+                        let (shared, settings) = (&shared, &settings);
+                        scope.spawn(move || -> Vec<_> {
+                            order.into_iter().map(|k| (k, result(shared, &settings[k]))).collect()
+                        })
+                    };
+                    let forwards = run((0..settings.len()).collect());
+                    let backwards = run((0..settings.len()).rev().collect());
+                    (forwards.join().unwrap(), backwards.join().unwrap())
+                });
+                for (k, together) in forwards.into_iter().chain(backwards) {
+                    assert_eq!(together, alone[k], "setting {k}");
+                }
+            });
+        }
+    }
+}
+
+/// Keys that stand above the strategy and may differ between trials.
+const AROUND: [&str; 8] = [
+    "costs",
+    "account",
+    "sessions",
+    "trade_management",
+    "cooldown_candles",
+    "cooldown_minutes",
+    "cooldown_minutes_trade",
+    "rng_seed",
+];
+
+/// `setting` with one value of `other`; none if the result is not admissible or nothing changes.
+fn with_one_of(setting: &Setting, other: &Setting, key: &str) -> Option<Setting> {
+    let mut changed = setting.clone();
+    let (target, source) = match AROUND.contains(&key) {
+        true => (&mut changed.document, &other.document),
+        false => (&mut changed.document["strategy_parameters"], &other.document["strategy_parameters"]),
+    };
+    if target[key] == source[key] {
+        return None;
+    }
+    target[key] = source[key].clone();
+    let config = changed.config();
+    let family = engine::strategy::find(&config.strategy_name).unwrap();
+    family.build(&config.strategy_parameters, &config.build_context()).is_ok().then_some(changed)
+}
+
+/// Equal `rules_hash`, equal result; and what is not read is not in it.
+#[test]
+fn equal_rules_hash_means_equal_results() {
+    let mut runner = TestRunner::deterministic();
+    let (mut equal, mut different) = (0, 0);
+    for _ in 0..40 {
+        let pair = on_the_same_bars(1)
+            .prop_flat_map(|one| {
+                let name = one[0].config().strategy_name;
+                let name = engine::strategy::find(&name).unwrap().name();
+                (Just(one[0].clone()), setting(name, one[0].scale))
+            })
+            .new_tree(&mut runner)
+            .unwrap()
+            .current();
+        let (one, other) = pair;
+        let names: Vec<String> =
+            one.document["strategy_parameters"].as_object().unwrap().keys().map(String::clone).collect();
+        in_folder(|folder| {
+            let environment = one.open(&one.bars(), folder);
+            let base = result(&environment, &one);
+            for key in AROUND.into_iter().map(str::to_owned).chain(names) {
+                let Some(changed) = with_one_of(&one, &other, &key) else { continue };
+                let found = result(&environment, &changed);
+                if found.0 == base.0 {
+                    equal += 1;
+                    assert_eq!(
+                        found, base,
+                        "`{key}` is not in rules_hash, yet changes the result\n{one:?}\n{changed:?}"
+                    );
+                } else {
+                    different += 1;
+                }
+            }
+        });
+    }
+    println!("{equal} changes that no rule reads, {different} that one does");
+    assert!(equal > 100 && different > 200, "{equal} equal, {different} different");
+}
