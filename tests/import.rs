@@ -624,3 +624,176 @@ fn longer_bars_agree_with_a_plain_loop() {
     assert!(error.contains("every bar must lie inside one D1 bar"), "{error}");
     assert!(!root.path().join("H4").exists());
 }
+
+/// Small files in the current folder of the command, so that messages name no machine.
+fn command_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = |stamps: &[&str]| {
+        let row = |stamp: &&str| format!("{stamp},1.1,1.2,1.0,1.15,1\n");
+        format!("Date,Open,High,Low,Close,Volume\n{}", stamps.iter().map(row).collect::<String>())
+    };
+    let hours = ["00:00", "01:00", "02:00", "03:00", "04:00"].map(|hour| format!("2017-01-02 {hour}"));
+    let plain = rows(&hours.each_ref().map(String::as_str));
+    let files = [
+        ("plain.csv", plain.clone()),
+        ("EURUSD_ASK.csv", plain.clone()),
+        ("price.csv", plain.replacen("1.15", "n/a", 2).replacen("n/a", "1.15", 1)),
+        ("cut.csv", format!("{}\n", &plain[..plain.len() - 9])),
+        ("days.csv", rows(&["03/04/2017", "04/04/2017"])),
+        ("short.csv", rows(&["2017-01-02 00:00", "2017-01-02 01:00"])),
+        ("two.csv", "time,open,high,low,close,tick_volume\n1763010300,1,1,1,1,113\n".to_owned()),
+    ];
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+/// What the user sees: arguments, stdout, stderr, exit code.
+fn run(folder: &Path, arguments: &str) -> String {
+    let mut command = assert_cmd::Command::cargo_bin("omega-opt").unwrap();
+    command.current_dir(folder).env_clear().args(arguments.split(' '));
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let code = output.status.code().unwrap();
+    format!("$ {arguments}\n{}{}[exit {code}]\n", text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn ambiguity_is_refused_with_the_option_that_settles_it() {
+    let folder = command_folder();
+    let cases = [
+        "two.csv",
+        "plain.csv",
+        "plain.csv --tz America/NewYork",
+        "plain.csv --tz UTC",
+        "plain.csv --tz UTC --side bid",
+        "plain.csv --tz UTC --side bid --spread 0.8pips",
+        "plain.csv --tz UTC --side bid --spread-column",
+        "days.csv --tz UTC",
+        "short.csv --tz UTC --side bid",
+        "plain.csv --tz UTC --side bid --timeframe M5",
+        "EURUSD_ASK.csv --tz UTC --side bid",
+        "price.csv --tz UTC --side bid",
+        "cut.csv --tz UTC --side bid",
+        "plain.csv --format yahoo",
+        "plain.csv --format dukascopy",
+    ];
+    let told = cases.map(|case| run(folder.path(), &format!("data import --symbol EURUSD --out bars {case}")));
+    let told = told.join("\n").replace("data import --symbol EURUSD --out bars ", "");
+    assert!(!folder.path().join("bars").exists(), "a refusal writes nothing");
+    insta::assert_snapshot!(told, @r"
+    $ two.csv
+    error[E4107]: two.csv:1: must be of one format; mt5-python and tradingview fit, found `time,open,high,low,close,tick_volume`
+    help: --format mt5-python or --format tradingview
+    [exit 3]
+
+    $ plain.csv
+    error[E4107]: plain.csv: the time zone of the stamps must be stated, found none: the file does not state its zone
+    help: --tz UTC, --tz +02:00, --tz EST, --tz America/New_York, or --tz America/New_York+7 for a server clock whose midnight is the New York close
+    [exit 3]
+
+    $ plain.csv --tz America/NewYork
+    error[E4002]: --tz: must be UTC, EST, an offset like +02:00, or a name like America/New_York, got `America/NewYork`; did you mean America/New_York?
+    [exit 2]
+
+    $ plain.csv --tz UTC
+    error[E4107]: plain.csv: the side of the prices must be stated, found none in the format, the content or the file name
+    help: --side bid|ask|mid|last, or --bid FILE and --ask FILE
+    [exit 3]
+
+    $ plain.csv --tz UTC --side bid
+    error[E4107]: plain.csv: bars of one price need a spread for the other side, found only bid prices, no spread column
+    help: --spread 0.8pips, --spread 0.00008, or --spread-column with --point where the file has one
+    [exit 3]
+
+    $ plain.csv --tz UTC --side bid --spread 0.8pips
+    error[E4002]: --pip: must state the size of a pip for this spread
+    [exit 2]
+
+    $ plain.csv --tz UTC --side bid --spread-column
+    error[E4002]: --spread-column: needs a spread column in every file, and one has none
+    [exit 2]
+
+    $ days.csv --tz UTC
+    error[E4107]: days.csv:2: the order of day and month must be clear; no part of any date is above 12, found `03/04/2017`
+    help: --date-order dmy or --date-order mdy
+    [exit 3]
+
+    $ short.csv --tz UTC --side bid
+    error[E4107]: short.csv: the length of a bar must be told by the steps between the stamps, found 2 rows without a step that most of them have
+    help: --timeframe M1, H1, D1, …
+    [exit 3]
+
+    $ plain.csv --tz UTC --side bid --timeframe M5
+    error[E4107]: plain.csv: --timeframe M5 must be the step between the bars, found a step of H1
+    help: leave --timeframe out
+    [exit 3]
+
+    $ EURUSD_ASK.csv --tz UTC --side bid
+    error[E4107]: EURUSD_ASK.csv: --side must agree with the file name, which says ask, found --side bid
+    help: leave --side out, or rename the file
+    [exit 3]
+
+    $ price.csv --tz UTC --side bid
+    error[E4107]: price.csv:3: a price must be a finite number, found `n/a` in column 5
+    [exit 3]
+
+    $ cut.csv --tz UTC --side bid
+    error[E4107]: cut.csv:6: every row must have 6 columns, like the first, found 4 columns
+    [exit 3]
+
+    $ plain.csv --format yahoo
+    error[E4107]: plain.csv:1: must be of the format yahoo as --format says, found `Date,Open,High,Low,Close,Volume`
+    help: --format is one of dukascopy-web, dukascopy-jforex, mt5-export, mt5-python, histdata-m1, tradingview, binance-klines, yahoo, fxcm-candles, fxcm-m1, lean-quote, points, generic
+    [exit 3]
+
+    $ plain.csv --format dukascopy
+    error: invalid value 'dukascopy' for '--format <NAME>': one of dukascopy-web, dukascopy-jforex, mt5-export, mt5-python, histdata-m1, tradingview, binance-klines, yahoo, fxcm-candles, fxcm-m1, lean-quote, points, generic; did you mean dukascopy-web?
+
+    For more information, try '--help'.
+    [exit 2]
+    ");
+}
+
+#[test]
+fn a_side_that_is_made_is_told_everywhere() {
+    let folder = command_folder();
+    let import = "data import plain.csv --symbol eurusd --out bars --tz UTC --side bid --spread 0.8pips --pip 0.0001 --aggregate H4";
+    let mut told =
+        [import, import, "data check bars", "data info bars"].map(|line| run(folder.path(), line)).join("\n");
+    // Hashes follow the version of the Parquet writer.
+    for pair in [Timeframe::H1, Timeframe::H4].map(|tf| check_pair(&folder.path().join("bars"), "EURUSD", tf).unwrap())
+    {
+        for input in pair.inputs {
+            told = told.replace(&input.sha256[..12], "[sha-256]   ");
+        }
+    }
+    insta::assert_snapshot!(told, @r"
+    $ data import plain.csv --symbol eurusd --out bars --tz UTC --side bid --spread 0.8pips --pip 0.0001 --aggregate H4
+     symbol  tf  bid bars  ask bars  first                 last                  not quoted                                aggregated from
+     EURUSD  H1  5         5         2017-01-02T00:00:00Z  2017-01-02T04:00:00Z  ask = bid + 0.00008 (0.8 pips of 0.0001)  –
+     EURUSD  H4  2         2         2017-01-02T00:00:00Z  2017-01-02T04:00:00Z  ask = bid + 0.00008 (0.8 pips of 0.0001)  H1
+    warning: EURUSD: ask made, not quoted: bid + 0.00008 (0.8 pips of 0.0001)
+    [exit 0]
+
+    $ data import plain.csv --symbol eurusd --out bars --tz UTC --side bid --spread 0.8pips --pip 0.0001 --aggregate H4
+    error[E4107]: bars/EURUSD/EURUSD_H1_BID.parquet: a candle file must not be overwritten, found one of this name
+    help: --force replaces it; --out may name another folder
+    [exit 3]
+
+    $ data check bars
+     pair       rows  one-sided  duplicates  gap loss  filler  verdict
+     EURUSD/H1  5     0          0           0.00 %    0       ok, with warnings
+     EURUSD/H4  2     0          0           0.00 %    0       ok, with warnings
+    warning: EURUSD H1: bid and ask were not both quoted; imported as bid + 0.00008 (0.8 pips of 0.0001)
+    warning: EURUSD H4: bid and ask were not both quoted; imported as bid + 0.00008 (0.8 pips of 0.0001)
+    [exit 0]
+
+    $ data info bars
+     symbol  tf  rows  first                 last                  median spread  gap loss  sha256 bid    sha256 ask    not quoted
+     EURUSD  H1  5     2017-01-02T00:00:00Z  2017-01-02T04:00:00Z  0.00008        0.00 %    [sha-256]     [sha-256]     ask = bid + 0.00008 (0.8 pips of 0.0001)
+     EURUSD  H4  2     2017-01-02T00:00:00Z  2017-01-02T04:00:00Z  0.00008        0.00 %    [sha-256]     [sha-256]     ask = bid + 0.00008 (0.8 pips of 0.0001)
+    [exit 0]
+    ");
+}

@@ -342,7 +342,7 @@ fn sides_of(file: &SourceFile, given: Option<Side>, layout: &Layout, rows: &Rows
     if let StatedSide::Is(is) = layout.side {
         return match by_user {
             Some(side) if side != is => contradiction(
-                &format!("{} holds {} prices", layout.format.as_str(), is.as_str()),
+                &format!("--side must agree with the format: {} holds {} prices", layout.format.as_str(), is.as_str()),
                 format!("--side {}", side.as_str()),
             ),
             _ => Ok((vec![is], "the format")),
@@ -355,7 +355,7 @@ fn sides_of(file: &SourceFile, given: Option<Side>, layout: &Layout, rows: &Rows
     let named = format::named_side(path);
     match (named, given) {
         (Some(named), Some(given)) if named != given => contradiction(
-            &format!("the file name says {}", named.as_str()),
+            &format!("--side must agree with the file name, which says {}", named.as_str()),
             format!("--side {}", given.as_str()),
         ),
         (_, Some(given)) => Ok((vec![given], "the user")),

@@ -149,7 +149,12 @@ pub(crate) fn make_pair(side: Side, given: &Candles, spread: &[f64]) -> (Candles
     let moved = |sign: f64, share: f64| {
         let column = |prices: &[f64]| -> Vec<f64> {
             let one = |(p, s): (&f64, &f64)| {
-                let moved = round_decimal(p + sign * (s * share), 10);
+                let distance = s * share;
+                if distance == 0.0 {
+                    // No spread: the price itself, every bit of it.
+                    return *p;
+                }
+                let moved = round_decimal(p + sign * distance, 10);
                 if sign > 0.0 { moved.max(*p) } else { moved.min(*p) }
             };
             prices.iter().zip(spread).map(one).collect()
