@@ -3,11 +3,10 @@
     python ratio.py [--rounds 5] -- BASELINE.py ARGS … -- omega-opt sweep GRID --threads 1 …
 
 CPU seconds on both sides, so that a busy machine does not decide. Baseline: its loop, and loop plus columns, as it
-prints them. Sweep: `seconds` of its JSON (columns, evaluation and chunk files; wall clock) and user plus system time of
-the whole command (start, hashing, mapping, evaluation, ranking, leaderboard).
+prints them. Sweep: the whole command (start, hashing, mapping, columns, evaluation, chunk files, ranking, leaderboard),
+and what is left of it without the time of the same command on finished chunks: columns, evaluation and chunk files.
 """
 
-import json
 import os
 import re
 import statistics
@@ -32,22 +31,22 @@ def loop():
     return int(found[1]), float(found[3]), float(found[4])
 
 
-def command():
+def command(*more):
     before = children_cpu()
-    out = subprocess.run([*sweep, "--fresh", "--quiet", "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    return json.loads(out.stdout)["seconds"], children_cpu() - before
+    subprocess.run([*sweep, "--quiet", *more], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return children_cpu() - before
 
 
 loops, commands = [], []
 for _ in range(rounds):
     loops.append(loop())
-    commands.append(command())
+    commands.append((command("--fresh"), command()))
 
 settings = loops[0][0]
 median = lambda values: statistics.median(list(values))
 plain, with_columns = median(run[1] for run in loops), median(run[1] + run[2] for run in loops)
-evaluation, whole = median(run[0] for run in commands), median(run[1] for run in commands)
+whole, evaluation = median(run[0] for run in commands), median(run[0] - run[1] for run in commands)
 print(f"{settings} settings, {rounds} rounds")
 print(f"baseline: loop {plain:.3f} s, {settings / plain:.0f}/s; with columns {with_columns:.3f} s, {settings / with_columns:.0f}/s")
 print(f"sweep: evaluation {evaluation:.3f} s, {settings / evaluation:.0f}/s; command {whole:.3f} s, {settings / whole:.0f}/s")
-print(f"sweep over baseline, columns in both: {evaluation / with_columns:.2f}; evaluation over loop alone: {evaluation / plain:.2f}")
+print(f"time of the sweep over the baseline's, columns in both: {evaluation / with_columns:.2f}; over the loop alone: {evaluation / plain:.2f}")

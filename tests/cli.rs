@@ -75,7 +75,7 @@ fn what_there_is_to_do() {
       replay      Walk one row again and write its four artefacts
       verify      Recompute rows and compare every bit
       export      Write the run config of one row
-      data        Judge, describe or generate bars
+      data        Judge, describe, import or generate bars
       strategies  List strategies and their parameters
       help        Print this message or the help of the given subcommand(s)
 

@@ -2,7 +2,7 @@
 //! every column and exit code.
 //!
 //! `sh` blocks are run line by line in a folder with the repository's grids and configs, `bash` blocks are what
-//! `.ci/run` does, `yaml` blocks are grids. After a change of the output on purpose,
+//! `.ci/run` does, `yaml` and `csv` blocks are files of the name behind the language. After a change of the output on purpose,
 //! `OMEGA_README=update cargo test --test readme` writes the new one into README.md.
 
 #![allow(clippy::unwrap_used, reason = "tests fail loudly")]
@@ -14,9 +14,10 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// A fenced block: language and content.
+/// A fenced block: language, the word behind it (a file name) and content.
 struct Block {
     language: String,
+    name: String,
     text: String,
 }
 
@@ -36,7 +37,8 @@ fn blocks(markdown: &str) -> Vec<Block> {
             Some(_) if open => open = false,
             Some(language) => {
                 open = true;
-                blocks.push(Block { language: language.to_owned(), text: String::new() });
+                let (language, name) = language.split_once(' ').unwrap_or((language, ""));
+                blocks.push(Block { language: language.to_owned(), name: name.to_owned(), text: String::new() });
             }
             None if open => {
                 let block = blocks.last_mut().unwrap();
@@ -83,11 +85,12 @@ impl Clone {
             }
         }
         let mut grids = Vec::new();
-        for (number, block) in blocks.iter().filter(|block| block.language == "yaml").enumerate() {
-            let named = block.text.lines().next().and_then(|line| line.strip_prefix("# file: "));
-            let path = named.map_or_else(|| format!("grids/readme-{number}.yaml"), str::to_owned);
-            fs::write(folder.path().join(&path), &block.text).unwrap();
-            grids.push(path);
+        for block in blocks.iter().filter(|block| block.language == "yaml") {
+            fs::write(folder.path().join(&block.name), &block.text).unwrap();
+            grids.push(block.name.clone());
+        }
+        for block in blocks.iter().filter(|block| block.language == "csv") {
+            fs::write(folder.path().join(&block.name), &block.text).unwrap();
         }
         Self { folder, grids }
     }
@@ -189,13 +192,13 @@ fn the_commands_run_and_print_what_is_shown() {
                 if std::env::var_os("OMEGA_README").is_some_and(|value| value == "update") {
                     update(shown, &now);
                 } else {
-                    let (shown, found) = (lasting(shown), lasting(&now));
+                    let same = lasting(shown) == lasting(&now);
                     let hint = "OMEGA_README=update cargo test --test readme";
-                    assert_eq!(shown, found, "README.md shows another output of `{line}`; `{hint}` puts in\n{now}");
+                    assert!(same, "README.md shows another output of `{line}`; `{hint}` puts in\n{now}");
                 }
             }
             if line.ends_with("sweep grids/quickstart.yaml") && runs > 0 {
-                assert!(printed(&output).contains("\n0 evaluated in "), "a second start evaluates nothing");
+                assert!(printed(&output).contains("nothing to evaluate"), "a second start evaluates nothing");
             }
             runs += 1;
         }
@@ -234,7 +237,7 @@ fn the_grids_are_read() {
 #[test]
 fn the_reference_grid_has_every_key() {
     let blocks = blocks(&readme());
-    let reference = blocks.iter().find(|block| block.text.starts_with("name: everything")).unwrap();
+    let reference = blocks.iter().find(|block| block.name == "grids/everything.yaml").unwrap();
     let top = reference.text.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
     let keys: Vec<&str> = top.map(|line| line.split(':').next().unwrap()).collect();
     let all = "name config seed parameters linked constraints search objective gates walk_forward limits output";
@@ -266,5 +269,34 @@ fn the_check_of_a_change_is_what_ci_runs() {
             script.lines().any(|line| line.ends_with(&format!("step {command}"))),
             ".ci/run leaves out `{command}`"
         );
+    }
+}
+
+/// The tests that tests/README.md names are there.
+#[test]
+fn the_list_of_proofs_names_what_exists() {
+    let list = fs::read_to_string(root().join("tests/README.md")).unwrap();
+    let (mut names, mut code) = (BTreeSet::new(), String::new());
+    let mut folders = ["tests", "engine/src", "engine/tests", "optimizer/src"].map(|name| root().join(name)).to_vec();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                names.insert(path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/"));
+                code.push_str(&fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    for name in list.split('`').skip(1).step_by(2) {
+        if name.ends_with(".rs") {
+            assert!(
+                names.iter().any(|path| path == name || path.ends_with(&format!("/{name}"))),
+                "tests/README.md: no file {name}"
+            );
+        } else if name.len() > 12 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+            assert!(code.contains(&format!("fn {name}(")), "tests/README.md: no test {name}");
+        }
     }
 }

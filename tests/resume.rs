@@ -117,7 +117,6 @@ fn an_interrupt_ends_after_the_wave_and_says_how_to_go_on() {
         insta::allow_duplicates! {
             insta::assert_snapshot!(said, @r"
             heavy: 840 settings of mean_reversion_z_score on EURUSD M5
-
             stopping after the running wave (at most about 30 s); again to stop at once
             interrupted; finished chunks are kept in stopped/heavy-[HASH]
             continue with: omega-opt sweep heavy.yaml --out stopped

@@ -80,15 +80,27 @@ impl Progress {
         })
     }
 
-    /// Shows the line until [`Progress::finish`]; to be run on a thread of its own.
-    pub fn show(&self) {
+    /// Shows the line until [`Progress::finish`], and says so once when `stop` is set; to be run on a thread of its own.
+    pub fn show(&self, stop: &AtomicBool) {
         let pause = if self.bar.is_some() { REDRAW } else { PLAIN };
+        let mut drawn = Instant::now();
+        let mut told = false;
         let mut guard = self.wake.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while !self.finished.load(Ordering::SeqCst) {
-            guard = self.wake.1.wait_timeout(guard, pause).unwrap_or_else(PoisonError::into_inner).0;
-            if !self.finished.load(Ordering::SeqCst) {
+        loop {
+            let ended = self.finished.load(Ordering::SeqCst);
+            // Also at the end: a short wave may be over before the next look.
+            if !told && stop.load(Ordering::SeqCst) {
+                told = true;
+                self.say("stopping after the running wave (at most about 30 s); again to stop at once");
+            }
+            if ended {
+                return;
+            }
+            if drawn.elapsed() >= pause {
+                drawn = Instant::now();
                 self.draw();
             }
+            guard = self.wake.1.wait_timeout(guard, REDRAW).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

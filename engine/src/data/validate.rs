@@ -10,6 +10,9 @@ use crate::units::Timeframe;
 /// lengths cannot overflow. The contract does not speak of them; no market data comes near.
 const MARGIN_NS: i64 = 60 * 24 * 60 * 60_000_000_000;
 
+/// Row 9 of the table in words.
+pub(crate) const RANGE_RULE: &str = "Low <= Open, Close <= High";
+
 /// Checks every row and removes exact duplicates, the first kept. Returns how many were removed.
 pub(crate) fn validate(candles: &mut Candles, label: &Path) -> Result<usize> {
     if candles.len() == 0 {
@@ -73,7 +76,7 @@ fn check_values(time: i64, [open, high, low, close, volume]: [f64; 5]) -> Result
     }
     if high < open.max(close) || low > open.min(close) || high < low {
         let found = format!("Open {open}, High {high}, Low {low}, Close {close}");
-        return Err(("Low <= Open, Close <= High", found));
+        return Err((RANGE_RULE, found));
     }
     Ok(())
 }

@@ -105,19 +105,23 @@ fn info(args: &FolderArgs) -> anyhow::Result<()> {
     if args.json {
         print_json(&Value::Array(judged.iter().map(|pair| pair.json(Pair::extent_fields)).collect()))?;
     } else {
-        let headers = [
-            "symbol",
-            "tf",
-            "rows",
-            "first",
-            "last",
-            "median spread",
-            "gap loss",
-            "sha256 bid",
-            "sha256 ask",
-            "not quoted",
-        ];
-        print_table(&headers, judged.iter().map(Pair::extent_row))?;
+        let mut headers =
+            vec!["symbol", "tf", "rows", "first", "last", "median spread", "gap loss", "sha256 bid", "sha256 ask"];
+        let made: Vec<Option<String>> =
+            judged.iter().map(|pair| pair.outcome.as_ref().ok().and_then(made_sides)).collect();
+        // Only where import made a side, which is worth a column then.
+        let with_made = made.iter().any(Option::is_some);
+        if with_made {
+            headers.push("not quoted");
+        }
+        let rows = judged.iter().zip(made).map(|(pair, made)| {
+            let mut row = pair.extent_row();
+            if with_made {
+                row.push(made.unwrap_or_else(|| "–".to_owned()));
+            }
+            row
+        });
+        print_table(&headers, rows)?;
     }
     fail_with_first_refusal(judged)
 }
@@ -273,12 +277,11 @@ impl Pair {
                     percent(checked.gaps.gap_loss),
                     hash(0),
                     hash(1),
-                    made(checked).unwrap_or_else(|| "–".to_owned()),
                 ]);
             }
             Err(error) => {
                 row.push(format!("refused {}", error.code()));
-                row.resize(10, "–".to_owned());
+                row.resize(9, "–".to_owned());
             }
         }
         row
@@ -286,7 +289,7 @@ impl Pair {
 }
 
 /// The sides nobody quoted, and how import made them.
-fn made(checked: &CheckedPair) -> Option<String> {
+fn made_sides(checked: &CheckedPair) -> Option<String> {
     let made: Vec<&str> = checked.inputs.iter().filter_map(|input| input.made.as_deref()).collect();
     let sides = match [&checked.inputs[0].made, &checked.inputs[1].made] {
         [Some(_), Some(_)] => "bid and ask",

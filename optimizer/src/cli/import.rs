@@ -80,6 +80,9 @@ pub(super) struct ImportArgs {
     /// Leave bars out whose ask lies below the bid, instead of refusing the files.
     #[arg(long)]
     drop_crossed: bool,
+    /// Move a high or low that does not hold open and close, instead of refusing the files.
+    #[arg(long)]
+    widen_range: bool,
     /// Replace candle files that are there.
     #[arg(long)]
     force: bool,
@@ -158,6 +161,7 @@ fn request(args: &ImportArgs) -> anyhow::Result<ImportRequest> {
         date_order: args.date_order,
         fold: args.fold,
         drop_crossed: args.drop_crossed,
+        widen_range: args.widen_range,
         force: args.force,
     })
 }

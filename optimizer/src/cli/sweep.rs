@@ -104,7 +104,7 @@ pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
     progress.event("start", json!({ "trials": total, "cached": cached, "threads": options.threads }));
     let stop = stop_flag();
     let result = std::thread::scope(|scope| {
-        scope.spawn(|| progress.show());
+        scope.spawn(|| progress.show(stop));
         let result = sweep.run(stop, &progress);
         progress.finish();
         result
@@ -152,7 +152,6 @@ fn stop_flag() -> &'static AtomicBool {
             std::process::exit(ExitCode::Interrupted as i32);
         }
         STOP.store(true, Ordering::SeqCst);
-        say("\nstopping after the running wave (at most about 30 s); again to stop at once");
     });
     if let Err(error) = installed {
         tracing::warn!("signals end the process at once: {error}");

@@ -237,7 +237,7 @@ pub(crate) fn detect(path: &Path, head: &Head, forced: Option<Format>) -> Result
 
 /// What else the file is.
 fn not_bars(head: &Head) -> Option<(&'static str, String)> {
-    if head.first_line().starts_with(['{', '[']) {
+    if head.is_json() {
         return Some(("this is JSON; only tables of text are imported", head.first_line()));
     }
     let has = |name: &str| head.find(name).is_some();

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::data::aggregate::{Day, aggregate, straddling};
+use crate::data::align::align;
 use crate::data::manifest::sha256_hex;
 use crate::data::read::Candles;
 use crate::error::{Error, Result, Violation};
@@ -36,7 +37,7 @@ pub use table::Fold;
 
 use format::{Layout, PriceColumns, StatedSide};
 use save::Finished;
-use sides::{Made, OneSide, Pair};
+use sides::{Changes, Made, OneSide, Pair};
 use table::{Rows, Stated, minutes_name};
 use zone::Zone;
 
@@ -107,6 +108,9 @@ pub struct ImportRequest {
     pub fold: Option<Fold>,
     /// Leaves bars out whose ask lies below the bid, instead of refusing.
     pub drop_crossed: bool,
+    /// Moves a high or low that does not hold open and close, instead of refusing. Candles whose open is the close of
+    /// the bar before, as FXCM's, need it.
+    pub widen_range: bool,
     /// Replaces candle files that are there.
     pub force: bool,
 }
@@ -154,24 +158,25 @@ pub fn import(request: &ImportRequest) -> Result<ImportReport> {
     }
 
     let mut joined = BTreeMap::new();
-    let mut duplicates_dropped = 0;
+    let mut changes = Changes::default();
     for (side, parts) in sides {
-        let (side_rows, dropped) = sides::join(parts, &paths)?;
-        duplicates_dropped += dropped;
+        let (side_rows, changed) = sides::join(parts, &paths, request.widen_range)?;
+        changes.duplicates_dropped += changed.duplicates_dropped;
+        changes.ranges_widened += changed.ranges_widened;
         joined.insert(side, side_rows);
     }
     let (pair, made) = both_sides(joined, request, &paths)?;
     let mut warnings = Vec::new();
+    let mut tell = |what: String| warnings.push(format!("{}: {what}", plan.symbol));
     if let Some(made) = &made {
-        warnings.push(format!("{}: the {} side is made, not quoted: {}", plan.symbol, made.side, made.how));
+        tell(format!("{} made, not quoted: {}", made.side, made.how));
     }
-    if pair.crossed_dropped > 0 {
-        warnings
-            .push(format!("{}: {} bars with the ask below the bid are left out", plan.symbol, pair.crossed_dropped));
-    }
-    if duplicates_dropped > 0 {
-        warnings.push(format!("{}: {duplicates_dropped} exact duplicates left out", plan.symbol));
-    }
+    let counts = [
+        (pair.crossed_dropped, "bars with the ask below the bid left out"),
+        (changes.duplicates_dropped, "exact duplicates left out"),
+        (changes.ranges_widened, "bars with high and low moved to hold open and close"),
+    ];
+    counts.iter().filter(|(count, _)| *count > 0).for_each(|(count, what)| tell(format!("{count} {what}")));
 
     let record = |bid: &Candles, ask: &Candles, aggregated: bool| SeriesRecord {
         bid_sha256: String::new(),
@@ -183,13 +188,18 @@ pub fn import(request: &ImportRequest) -> Result<ImportReport> {
         made_how: made.as_ref().map(|made| made.how.clone()),
         aggregated_from: aggregated.then(|| minutes_name(minutes)),
         day: aggregated.then(|| request.day.as_str().to_owned()),
-        duplicates_dropped,
+        duplicates_dropped: changes.duplicates_dropped,
         crossed_dropped: pair.crossed_dropped,
+        ranges_widened: changes.ranges_widened,
     };
     let mut finished = Vec::new();
+    // Longer bars hold the minutes of both sides: one that only the bid has would tear open and close apart.
+    let (mut bid, mut ask) = (pair.bid.clone(), pair.ask.clone());
+    let timeframe = base.or(longer.first().copied()).unwrap_or(Timeframe::M1);
+    align(&mut bid, &mut ask, &plan.symbol, timeframe)?;
     for timeframe in longer {
-        refuse_straddling(&pair, minutes, timeframe, &plan, &paths)?;
-        let [bid, ask] = [&pair.bid, &pair.ask].map(|side| aggregate(side, timeframe, &plan.day));
+        refuse_straddling(&bid, minutes, timeframe, &plan, &paths)?;
+        let [bid, ask] = [&bid, &ask].map(|side| aggregate(side, timeframe, &plan.day));
         finished.push(Finished { timeframe, record: record(&bid, &ask, true), bid, ask });
     }
     if let Some(timeframe) = base {
@@ -332,7 +342,7 @@ fn sides_of(file: &SourceFile, given: Option<Side>, layout: &Layout, rows: &Rows
     if let StatedSide::Is(is) = layout.side {
         return match by_user {
             Some(side) if side != is => contradiction(
-                &format!("{} holds {} prices", layout.format.as_str(), is.as_str()),
+                &format!("--side must agree with the format: {} holds {} prices", layout.format.as_str(), is.as_str()),
                 format!("--side {}", side.as_str()),
             ),
             _ => Ok((vec![is], "the format")),
@@ -345,7 +355,7 @@ fn sides_of(file: &SourceFile, given: Option<Side>, layout: &Layout, rows: &Rows
     let named = format::named_side(path);
     match (named, given) {
         (Some(named), Some(given)) if named != given => contradiction(
-            &format!("the file name says {}", named.as_str()),
+            &format!("--side must agree with the file name, which says {}", named.as_str()),
             format!("--side {}", given.as_str()),
         ),
         (_, Some(given)) => Ok((vec![given], "the user")),
@@ -410,17 +420,13 @@ fn both_sides(
     Ok((Pair { bid, ask, crossed_dropped: 0 }, Some(Made { side: made, how })))
 }
 
-fn refuse_straddling(pair: &Pair, minutes: i64, timeframe: Timeframe, plan: &Plan, paths: &[PathBuf]) -> Result<()> {
-    for side in [&pair.bid, &pair.ask] {
-        if let Some(i) = straddling(&side.time, minutes, timeframe, &plan.day) {
-            let first = paths.first().map_or(Path::new(""), PathBuf::as_path);
-            let rule = format!("every bar must lie inside one {timeframe} bar to be aggregated");
-            let found = format!("a bar of {} at {} that reaches beyond", minutes_name(minutes), iso(side.time[i]));
-            let remedy = "--day utc or --day new-york-17 moves the bins; shorter bars fit into any".to_owned();
-            return Err(refuse(first, None, rule, found, Some(remedy)));
-        }
-    }
-    Ok(())
+fn refuse_straddling(bars: &Candles, minutes: i64, timeframe: Timeframe, plan: &Plan, paths: &[PathBuf]) -> Result<()> {
+    let Some(i) = straddling(&bars.time, minutes, timeframe, &plan.day) else { return Ok(()) };
+    let first = paths.first().map_or(Path::new(""), PathBuf::as_path);
+    let rule = format!("every bar must lie inside one {timeframe} bar to be aggregated");
+    let found = format!("a bar of {} at {} that reaches beyond", minutes_name(minutes), iso(bars.time[i]));
+    let remedy = "--day utc or --day new-york-17 moves the bins; shorter bars fit into any".to_owned();
+    Err(refuse(first, None, rule, found, Some(remedy)))
 }
 
 /// An error of import.

@@ -71,6 +71,8 @@ pub struct SeriesRecord {
     pub duplicates_dropped: usize,
     /// Source bars left out because the ask lay below the bid (`--drop-crossed`).
     pub crossed_dropped: usize,
+    /// Source bars whose high or low was moved to hold open and close, both sides together (`--widen-range`).
+    pub ranges_widened: usize,
 }
 
 impl SeriesRecord {

@@ -1,12 +1,12 @@
 //! Both sides of the market: files joined per side, and the side that nobody quoted made from the one that is there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::data::import::format::Side;
 use crate::data::import::table::scale;
 use crate::data::import::{iso, refuse};
 use crate::data::read::Candles;
-use crate::data::validate::validate;
+use crate::data::validate::{RANGE_RULE, validate};
 use crate::error::{Error, Result};
 use crate::units::round_decimal;
 
@@ -47,8 +47,16 @@ pub(crate) struct OneSide {
     pub(crate) origin: Vec<(usize, u64)>,
 }
 
-/// Joins the files of a side in time, removes exact duplicates and checks every row.
-pub(crate) fn join(parts: Vec<OneSide>, files: &[PathBuf]) -> Result<(OneSide, usize)> {
+/// What joining changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Changes {
+    pub(crate) duplicates_dropped: usize,
+    pub(crate) ranges_widened: usize,
+}
+
+/// Joins the files of a side in time, removes exact duplicates and checks every row. With `widen`, a high below or a
+/// low above open or close is moved to hold them first.
+pub(crate) fn join(parts: Vec<OneSide>, files: &[PathBuf], widen: bool) -> Result<(OneSide, Changes)> {
     let mut all = OneSide::default();
     let with_spread = parts.iter().all(|part| part.spread_points.is_some());
     let mut spread = Vec::new();
@@ -68,7 +76,7 @@ pub(crate) fn join(parts: Vec<OneSide>, files: &[PathBuf]) -> Result<(OneSide, u
     let bits = |i: usize| all.candles.row(i).map(f64::to_bits);
     let rows = order.len();
     order.dedup_by(|now, before| all.candles.time[*now] == all.candles.time[*before] && bits(*now) == bits(*before));
-    let dropped = rows - order.len();
+    let mut changes = Changes { duplicates_dropped: rows - order.len(), ranges_widened: 0 };
     let gather = |column: &[f64]| order.iter().map(|&i| column[i]).collect::<Vec<f64>>();
     let old = &all.candles;
     let candles = Candles {
@@ -81,17 +89,40 @@ pub(crate) fn join(parts: Vec<OneSide>, files: &[PathBuf]) -> Result<(OneSide, u
     };
     let origin: Vec<(usize, u64)> = order.iter().map(|&i| all.origin[i]).collect();
     let mut joined = OneSide { candles, spread_points: with_spread.then(|| gather(&spread)), origin };
+    if widen {
+        changes.ranges_widened = widen_ranges(&mut joined.candles);
+    }
     check(&mut joined, files)?;
-    Ok((joined, dropped))
+    Ok((joined, changes))
+}
+
+/// `High = max(High, Open, Close)`, `Low = min(Low, Open, Close)`; returns how many bars changed.
+fn widen_ranges(candles: &mut Candles) -> usize {
+    let mut widened = 0;
+    for i in 0..candles.len() {
+        let [open, high, low, close, _] = candles.row(i);
+        let (top, bottom) = (open.max(close), open.min(close));
+        if high < top || low > bottom {
+            candles.high[i] = high.max(top);
+            candles.low[i] = low.min(bottom);
+            widened += 1;
+        }
+    }
+    widened
 }
 
 /// The row checks of `data check`, told with file and line.
 fn check(side: &mut OneSide, files: &[PathBuf]) -> Result<()> {
     let OneSide { candles, origin, .. } = side;
-    validate(candles, std::path::Path::new("")).map(|_| ()).map_err(|error| match error {
+    let remedy = |rule: &str| {
+        let range = rule == RANGE_RULE;
+        range
+            .then(|| "--widen-range moves High and Low so that they hold Open and Close, and says how often".to_owned())
+    };
+    validate(candles, Path::new("")).map(|_| ()).map_err(|error| match error {
         Error::DataCorrupt { row, rule, found, .. } => match origin.get(row) {
-            Some(&(file, line)) => refuse(&files[file], Some(line), rule, found, None),
-            None => refuse(files.first().map_or(std::path::Path::new(""), |f| f), None, rule, found, None),
+            Some(&(file, line)) => refuse(&files[file], Some(line), rule.clone(), found, remedy(&rule)),
+            None => refuse(files.first().map_or(Path::new(""), |f| f), None, rule, found, None),
         },
         other => other,
     })
@@ -118,7 +149,12 @@ pub(crate) fn make_pair(side: Side, given: &Candles, spread: &[f64]) -> (Candles
     let moved = |sign: f64, share: f64| {
         let column = |prices: &[f64]| -> Vec<f64> {
             let one = |(p, s): (&f64, &f64)| {
-                let moved = round_decimal(p + sign * (s * share), 10);
+                let distance = s * share;
+                if distance == 0.0 {
+                    // No spread: the price itself, every bit of it.
+                    return *p;
+                }
+                let moved = round_decimal(p + sign * distance, 10);
                 if sign > 0.0 { moved.max(*p) } else { moved.min(*p) }
             };
             prices.iter().zip(spread).map(one).collect()

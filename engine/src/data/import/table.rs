@@ -62,8 +62,8 @@ pub(crate) struct Rows {
 
 /// Reads every row of `text`.
 pub(crate) fn rows(path: &Path, text: &str, head: &Head, layout: &Layout, stated: &Stated) -> Result<Rows> {
-    let raw = Raw::read(path, text, head, layout, stated)?;
     let zone = Clock::of(path, layout, stated)?;
+    let raw = Raw::read(path, text, head, layout, stated)?;
     let minutes = bar_minutes(path, &raw, stated.minutes)?;
     let mut sides = raw.sides;
     let times = zone.instants(path, &raw.stamps, &raw.lines, &raw.repeats, stated.fold)?;

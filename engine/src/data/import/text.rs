@@ -61,6 +61,11 @@ impl Head {
         found.next().is_none().then_some(first)
     }
 
+    /// True if the file begins like JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.first.starts_with(['{', '['])
+    }
+
     /// The first line, cut to what fits in a message.
     pub(crate) fn first_line(&self) -> String {
         shorten(&self.first)
