@@ -183,7 +183,7 @@ fn every_violation_is_listed_at_once() {
      6 │   "timeframes": {"primary": "M7"},
        ╰────
 
-      × timeframes.primary: must be one of M1 M5 M15 M30 H1 H4 D1 W1, got "M7"
+      × timeframes.primary: must be one of M1 M5 M15 M30 H1 H4 D1, got "M7"
        ╭─[bad.json:6:29]
      5 │   "end_date": "2020-01-01",
      6 │   "timeframes": {"primary": "M7"},

@@ -2,7 +2,7 @@
 //!
 //! Source: config-and-errors specification §1 to §4, in the order of its tables.
 
-#![allow(clippy::unwrap_used, reason = "tests fail loudly")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail loudly")]
 
 #[path = "support/schema.rs"]
 mod schema;

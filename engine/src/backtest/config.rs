@@ -410,6 +410,10 @@ fn read_data(r: &mut Reader, given: &Map<String, Value>) -> (Option<(u64, usize)
     (synthetic, json!({ "source": "synthetic", "seed": seed, "bars": bars }))
 }
 
+/// Timeframes that can be traded, and those that can be read beside.
+const PRIMARY: &str = "M1 M5 M15 M30 H1 H4 D1";
+const ADDITIONAL: &str = "M1 M5 M15 M30 H1 H4 D1 W1";
+
 fn read_timeframes(
     r: &mut Reader,
     given: &Map<String, Value>,
@@ -420,17 +424,16 @@ fn read_timeframes(
         return (None, Vec::new(), Value::Null);
     };
     r.known_keys("timeframes", &block, &["primary", "additional", "additional_source"]);
-    let primary = r.text(&block, "timeframes", "primary", None).and_then(|t| r.timeframe("timeframes.primary", &t));
-    r.require(primary != Some(Timeframe::W1), "timeframes.primary", || {
-        "must be one of M1 M5 M15 M30 H1 H4 D1, got W1".to_owned()
-    });
+    let primary =
+        r.text(&block, "timeframes", "primary", None).and_then(|t| r.timeframe("timeframes.primary", &t, PRIMARY));
+    r.require(primary != Some(Timeframe::W1), "timeframes.primary", || format!("must be one of {PRIMARY}, got W1"));
     let mut additional: Vec<Timeframe> = Vec::new();
     for (k, name) in r.texts(&block, "timeframes", "additional").unwrap_or_default().iter().enumerate() {
         let path = format!("timeframes.additional[{k}]");
         if name.trim().is_empty() {
             continue;
         }
-        let Some(timeframe) = r.timeframe(&path, name) else { continue };
+        let Some(timeframe) = r.timeframe(&path, name, ADDITIONAL) else { continue };
         r.require(timeframe != Timeframe::W1 || variant == Variant::V2, &path, || "W1 exists in v2 only".to_owned());
         if Some(timeframe) != primary && !additional.contains(&timeframe) {
             additional.push(timeframe);
@@ -639,7 +642,7 @@ fn read_parity(r: &mut Reader, given: &Map<String, Value>) -> (ParityConfig, Val
     let path = "parity.higher_tf_timestamps_mode";
     for (name, stamp) in &r.object(&block, "parity", "higher_tf_timestamps_mode").unwrap_or_default() {
         let at = format!("{path}.{name}");
-        let Some(timeframe) = r.timeframe(&at, name) else { continue };
+        let Some(timeframe) = r.timeframe(&at, name, ADDITIONAL) else { continue };
         match stamp.as_str() {
             Some("close") => close_stamped.push(timeframe),
             Some("open") => {}

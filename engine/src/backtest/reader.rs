@@ -221,12 +221,12 @@ impl Reader {
         Some(texts)
     }
 
-    pub(super) fn timeframe(&mut self, path: &str, text: &str) -> Option<Timeframe> {
+    /// `choices`: those of the place, for the message.
+    pub(super) fn timeframe(&mut self, path: &str, text: &str, choices: &str) -> Option<Timeframe> {
         match text.parse() {
             Ok(timeframe) => Some(timeframe),
             Err(_) => {
-                self.violations
-                    .push(Violation::value(path, format!("must be one of M1 M5 M15 M30 H1 H4 D1 W1, got \"{text}\"")));
+                self.violations.push(Violation::value(path, format!("must be one of {choices}, got \"{text}\"")));
                 None
             }
         }
