@@ -1,7 +1,8 @@
 //! Every error of one backtest is reachable and carries its code, its category and what happened.
 //!
 //! One test per code of config-and-errors specification §8.3, through the public interface. E4005 cannot happen from
-//! outside (a full book drops orders before they fill): `engine/src/backtest/walk_breaches.rs` provokes it.
+//! outside (a full book drops orders before they fill): `engine/src/backtest/walk_breaches.rs` provokes it. A panic
+//! (E4900) is caught in `optimizer/src/driver.rs` and tested there.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests fail loudly")]
 

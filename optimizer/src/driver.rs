@@ -518,3 +518,22 @@ impl Known {
         (row.rules_hash == *rules_hash).then_some(row.outcome)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// config-and-errors §8.4: a caught panic and an error end the trial they happen in, with their code.
+    #[test]
+    fn a_panic_becomes_the_failure_of_its_trial() {
+        let code = |work: &dyn Fn() -> Result<(), Error>| match guarded(work).map_err(|failed| *failed) {
+            Err(Outcome::Failed { code, reason }) => (code, reason),
+            other => panic!("{other:?}"),
+        };
+        let said = code(&|| panic!("index {} of nothing", 3));
+        assert_eq!(said, ("E4900".to_owned(), "internal error: index 3 of nothing".to_owned()));
+        let said = code(&|| Err(Error::MetricNotFinite { key: "calmar_ratio" }));
+        assert_eq!(said, ("E4302".to_owned(), "metric `calmar_ratio` is not finite".to_owned()));
+        assert_eq!(guarded(|| Ok(7)), Ok(7));
+    }
+}
