@@ -386,11 +386,26 @@ fn at(ns: &Option<EpochNs>) -> String {
 
 /// The name of `known` closest to `given`, if it is close enough to be what was meant.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let given = given.to_ascii_lowercase();
+    let lower = given.to_ascii_lowercase();
     known
         .into_iter()
-        .map(|name| (strsim::jaro_winkler(&given, &name.to_ascii_lowercase()), name))
+        // A name may be listed because it stands in the same faulty file; it is no remedy for itself.
+        .filter(|name| *name != given)
+        .map(|name| (strsim::jaro_winkler(&lower, &name.to_ascii_lowercase()), name))
         .filter(|(score, _)| *score >= 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)))
         .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn the_nearest_name_is_another_one() {
+        let known = ["windw_length", "window_length", "ema_length"];
+        assert_eq!(nearest("windw_length", known), Some("window_length"));
+        assert_eq!(nearest("Window_Length", known), Some("window_length"));
+        assert_eq!(nearest("qqq", known), None);
+    }
 }
