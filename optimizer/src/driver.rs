@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::Error;
-use engine::backtest::Environment;
 use engine::backtest::walk::Nobody;
+use engine::backtest::{Environment, Prepared};
 use engine::indicators::ColumnKey;
 use engine::metrics::Metric;
 use engine::portfolio::Trade;
@@ -279,7 +279,7 @@ struct Resolved {
     result: Result<([u8; 8], Vec<ColumnKey>), Box<Outcome>>,
 }
 
-fn failed(error: &Error) -> Box<Outcome> {
+pub(crate) fn failed(error: &Error) -> Box<Outcome> {
     Box::new(Outcome::Failed { code: error.code().to_owned(), reason: error.to_string() })
 }
 
@@ -307,6 +307,18 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Box<Outcome>
         Ok(Err(error)) => Err(failed(&error)),
         Err(payload) => Err(failed(&Error::Internal(panic_text(payload.as_ref())))),
     }
+}
+
+/// What the row of a prepared trial says, in a sweep and when it is recomputed, and its trades as storage to reuse.
+///
+/// # Errors
+/// Whatever ends the backtest: the reason of a failed row.
+pub(crate) fn outcome_of(prepared: &Prepared, storage: Vec<Trade>) -> Result<(Outcome, Vec<Trade>), Error> {
+    let outcome = prepared.run(storage, &mut Nobody)?;
+    let values = outcome.summary.values;
+    let traded = values.get(Metric::TotalTrades).is_some_and(|n| n > 0.0);
+    let no_trade_reason = if traded { None } else { Some(prepared.why_no_trade(&outcome)?) };
+    Ok((Outcome::Done { values, no_trade_reason }, outcome.walked.trades))
 }
 
 /// Message of a panic.
@@ -393,11 +405,7 @@ impl Wave<'_> {
         let done = guarded(|| {
             let trial = self.job.configs.trial(&planned.setting)?;
             let prepared = self.job.environment.prepare(&trial.config, trial.rng_seed)?;
-            let outcome = prepared.run(storage, &mut Nobody)?;
-            let values = outcome.summary.values;
-            let traded = values.get(Metric::TotalTrades).is_some_and(|n| n > 0.0);
-            let no_trade_reason = if traded { None } else { Some(prepared.why_no_trade(&outcome)?) };
-            Ok((Outcome::Done { values, no_trade_reason }, outcome.walked.trades))
+            outcome_of(&prepared, storage)
         });
         match done {
             Ok((outcome, storage)) => {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use arrow_array::{Array as _, RecordBatch, StringArray, UInt64Array};
 use engine::Error;
 use engine::backtest::Environment;
-use engine::backtest::walk::Nobody;
 use engine::data::Sources;
 use engine::metrics::Metric;
 use parquet::arrow::ProjectionMask;
@@ -16,6 +15,7 @@ use serde_json::Value;
 
 use crate::atomic::FileError;
 use crate::chunk::{Chunk, ChunkPlan, read_chunk};
+use crate::driver::{failed, outcome_of};
 use crate::error::CommandError;
 use crate::fingerprint::{Fingerprint, hex};
 use crate::plan::memory::{Ledger, default_cap};
@@ -201,21 +201,16 @@ impl StoredRun {
     /// A setting that contradicts itself.
     pub fn recompute(&self, environment: &Environment, setting: &Setting) -> Result<Row, Error> {
         let trial = self.configs.trial(setting)?;
-        let failed = |error: Error| Outcome::Failed { code: error.code().to_owned(), reason: error.to_string() };
         let mut rules_hash = [0; 8];
         let outcome = environment.prepare(&trial.config, trial.rng_seed).and_then(|prepared| {
             rules_hash = prepared.rules_hash();
-            let outcome = prepared.run(Vec::new(), &mut Nobody)?;
-            let values = outcome.summary.values;
-            let traded = values.get(Metric::TotalTrades).is_some_and(|n| n > 0.0);
-            let no_trade_reason = if traded { None } else { Some(prepared.why_no_trade(&outcome)?) };
-            Ok(Outcome::Done { values, no_trade_reason })
+            outcome_of(&prepared, Vec::new()).map(|(outcome, _)| outcome)
         });
         Ok(Row {
             trial: setting.trial,
             config_hash: trial.config_hash,
             rules_hash,
-            outcome: outcome.unwrap_or_else(failed),
+            outcome: outcome.unwrap_or_else(|error| *failed(&error)),
             rng_seed: trial.rng_seed,
         })
     }
