@@ -317,7 +317,7 @@ pub(crate) fn outcome_of(prepared: &Prepared, storage: Vec<Trade>) -> Result<(Ou
     let outcome = prepared.run(storage, &mut Nobody)?;
     let values = outcome.summary.values;
     let traded = values.get(Metric::TotalTrades).is_some_and(|n| n > 0.0);
-    let no_trade_reason = if traded { None } else { Some(prepared.why_no_trade(&outcome)?) };
+    let no_trade_reason = if traded { None } else { Some(prepared.why_no_trade(&outcome.walked.counters)?) };
     Ok((Outcome::Done { values, no_trade_reason }, outcome.walked.trades))
 }
 

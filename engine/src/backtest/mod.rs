@@ -8,6 +8,7 @@ mod fingerprint;
 mod pending;
 mod reader;
 mod setup;
+pub mod tile;
 pub mod walk;
 
 pub use config::{Parsed, RunConfig, RunMode};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backtest::config::RunConfig;
@@ -15,9 +16,9 @@ use crate::data::{
 use crate::error::{Error, Result};
 use crate::execution::{DrawTable, FeeRate, Fees, Slippage, Terms, VolumeGrid};
 use crate::indicators::{Budget, Column, ColumnCache, ColumnKey, MtfOptions, StaleLimit, check_warmup};
-use crate::metrics::{Summary, first_not_finite, summarise};
+use crate::metrics::{Counters, Summary, first_not_finite, summarise};
 use crate::portfolio::Trade;
-use crate::rules::{BitMask, GuardCache};
+use crate::rules::{BitMask, Condition, GuardCache, RuleSet};
 use crate::strategy::{self, ColumnView, DataSlice, Strategy, Variant};
 use crate::units::{Bits, MINUTE_NS, Timeframe};
 
@@ -450,6 +451,22 @@ impl Prepared {
         &self.columns
     }
 
+    /// Conditions of its entries and exits, with repetitions; none for a strategy that is no rules.
+    pub fn conditions(&self) -> Vec<Condition> {
+        self.strategy.rules().map(RuleSet::conditions).unwrap_or_default()
+    }
+
+    /// Equal for settings whose positions leave by the same rules on the same bars: worked on together they share what
+    /// is found out about exits. Only a hint; nothing rests on it.
+    pub fn exit_hint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (Arc::as_ptr(&self.market) as usize).hash(&mut hasher);
+        for rule in self.strategy.rules().iter().flat_map(|rules| &rules.rules) {
+            (rule.direction, rule.stop, rule.target, rule.lots, &rule.exit).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// The strategy.
     pub fn strategy(&self) -> &dyn Strategy {
         self.strategy.as_ref()
@@ -491,6 +508,14 @@ impl Prepared {
     /// # Errors
     /// Those of [`walk`] and of a column.
     pub fn walk(&self, trades: Vec<Trade>, observer: &mut impl Observer) -> Result<Walked> {
+        self.walk_on(&self.plan, trades, observer)
+    }
+
+    /// The bar loop with other bars, or another end, than the setting's own plan: a walk-forward window.
+    ///
+    /// # Errors
+    /// Those of [`walk`] and of a column.
+    pub fn walk_on(&self, plan: &Plan, trades: Vec<Trade>, observer: &mut impl Observer) -> Result<Walked> {
         let held = Held { keys: &self.columns, columns: self.market.columns.get_all(&self.columns)? };
         let inputs = Inputs {
             market: &self.market.data,
@@ -500,7 +525,7 @@ impl Prepared {
             gates: self.gates.as_deref(),
             draws: &self.draws,
         };
-        walk(inputs, &self.plan, trades, observer)
+        walk(inputs, plan, trades, observer)
     }
 
     /// The metrics of a walked run.
@@ -526,8 +551,7 @@ impl Prepared {
     ///
     /// # Errors
     /// Those of a column.
-    pub fn why_no_trade(&self, outcome: &Outcome) -> Result<String> {
-        let counters = &outcome.walked.counters;
+    pub fn why_no_trade(&self, counters: &Counters) -> Result<String> {
         if counters.open_positions_at_end > 0 {
             return Ok("never_closed".to_owned());
         }

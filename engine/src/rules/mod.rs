@@ -137,6 +137,17 @@ impl Expr {
             Self::Never(_) => Vec::new(),
         }
     }
+
+    /// Calls `see` with every comparison in the expression, in order.
+    pub fn for_each_condition(&self, see: &mut impl FnMut(&Condition)) {
+        match self {
+            Self::Is(condition) => see(condition),
+            Self::All(parts) | Self::Any(parts) | Self::AtLeast { of: parts, .. } => {
+                parts.iter().for_each(|part| part.for_each_condition(see));
+            }
+            Self::Never(_) => {}
+        }
+    }
 }
 
 impl std::fmt::Display for Operand {
@@ -296,6 +307,15 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
+    /// Every comparison of entries and exit conditions, with repetitions.
+    pub fn conditions(&self) -> Vec<Condition> {
+        let mut found = Vec::new();
+        for expr in self.rules.iter().flat_map(|rule| rule.when.iter().chain(&rule.exit.condition)) {
+            expr.for_each_condition(&mut |condition| found.push(*condition));
+        }
+        found
+    }
+
     /// Every column of every rule, sorted, without repetitions.
     pub fn columns(&self) -> Vec<ColumnKey> {
         let mut keys: Vec<ColumnKey> = self.rules.iter().flat_map(Rule::columns).collect();
