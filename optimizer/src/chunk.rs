@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::atomic::{AtomicFile, FileError};
 use crate::fingerprint::{Fingerprint, PartDifference, hex};
-use crate::row::{ChunkColumns, ParamValue, Row, RowSchema};
+use crate::row::{ChunkColumns, Done, Outcome, ParamValue, Row, RowSchema};
 
 /// Version of the chunk format. Readers know every version up to this one.
 pub const FORMAT_VERSION: u32 = 1;
@@ -173,7 +173,7 @@ pub fn write_chunk(
     path: &Path,
     schema: &RowSchema,
     fingerprint: &Fingerprint,
-    rows: &[Row],
+    rows: &[Done<'_, Outcome>],
     params: &mut dyn FnMut(u64, &mut Vec<ParamValue>),
 ) -> Result<(), FileError> {
     let format = |reason: String| FileError::Format { path: path.to_owned(), reason };
@@ -399,7 +399,8 @@ mod tests {
 
     fn write(path: &Path, trials: Range<u64>) {
         let rows: Vec<Row> = trials.map(row).collect();
-        write_chunk(path, &schema(), &fingerprint(), &rows, &mut params).unwrap();
+        write_chunk(path, &schema(), &fingerprint(), &rows.iter().map(Row::done).collect::<Vec<_>>(), &mut params)
+            .unwrap();
     }
 
     fn read(path: &Path, trials: Range<u64>) -> Result<Chunk, ChunkError> {
@@ -489,7 +490,8 @@ mod tests {
     fn rows_out_of_order_are_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.parquet");
-        let error = write_chunk(&path, &schema(), &fingerprint(), &[row(1), row(3)], &mut params).unwrap_err();
+        let error =
+            write_chunk(&path, &schema(), &fingerprint(), &[row(1).done(), row(3).done()], &mut params).unwrap_err();
         assert!(error.to_string().ends_with("rows of a chunk must be consecutive trials"), "{error}");
         assert!(!path.exists());
     }

@@ -17,6 +17,7 @@ pub mod progress;
 pub mod replay;
 pub mod resume;
 pub mod row;
+pub mod rows;
 pub mod run_folder;
 pub mod search;
 pub mod single;

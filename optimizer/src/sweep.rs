@@ -26,6 +26,7 @@ use crate::plan::memory::{Ledger, Reservation};
 use crate::replay::{Provenance, replay};
 use crate::resume::{Finished, scan};
 use crate::row::{Outcome, RowSchema};
+use crate::rows::{Rows, trial_bytes};
 use crate::run_folder::RunFolder;
 use crate::search::Trials;
 use crate::single::{keep_manifest, located};
@@ -364,14 +365,21 @@ impl Sweep {
     pub fn run(self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
         let started = Instant::now();
         let limit = self.experiment.grid.limits.time;
-        let job = Job {
+        let rows = Rows {
             trials: &self.experiment.trials,
-            configs: &self.configs,
-            environment: &self.environment,
             folder: &self.folder,
             plan: self.plan,
             schema: &self.schema,
             fingerprint: &self.fingerprint,
+        };
+        let chunks = self.folder.chunks();
+        let job = Job {
+            work: &rows,
+            trials: &self.experiment.trials,
+            configs: &self.configs,
+            environment: &self.environment,
+            chunks: &chunks,
+            plan: self.plan,
             ledger: &self.ledger,
             threads: self.threads,
             deadline: limit.and_then(|limit| started.checked_add(limit)),
@@ -611,7 +619,7 @@ fn book_bars(
         .and_then(|config| experiment.family.build(&config.strategy_parameters, &config.build_context()).ok())
         .map_or(0, |strategy| strategy.columns().len());
     let tile = threads * columns * market.bars.len() * size_of::<f64>();
-    let work = (tile + chunk_bytes(plan, schema)).max(leaderboard::least_memory(schema, plan));
+    let work = (tile + chunk_bytes(plan, trial_bytes(schema))).max(leaderboard::least_memory(schema, plan));
     let needed = bars + work;
     if needed > ledger.cap() {
         return Err(CommandError::Memory { cap: ledger.cap(), needed });

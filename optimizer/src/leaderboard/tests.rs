@@ -40,7 +40,14 @@ impl Run {
             let trials = run.plan.trials(index);
             let rows = &run.rows[trials.start as usize..trials.end as usize];
             let path = run.dir.path().join(file_name(index));
-            write_chunk(&path, &run.schema, &run.fingerprint, rows, &mut params).unwrap();
+            write_chunk(
+                &path,
+                &run.schema,
+                &run.fingerprint,
+                &rows.iter().map(Row::done).collect::<Vec<_>>(),
+                &mut params,
+            )
+            .unwrap();
         }
         run
     }
