@@ -12,6 +12,7 @@ pub mod fingerprint;
 pub mod grid;
 pub mod leaderboard;
 pub mod objective;
+mod parquet_file;
 pub mod plan;
 pub mod progress;
 pub mod replay;

@@ -393,14 +393,19 @@ impl<'a> ChunkColumns<'a> {
 
     pub(crate) fn metrics(&self, i: usize) -> MetricValues {
         let mut values = MetricValues::UNDEFINED;
-        for (metric, column) in Metric::ALL.into_iter().zip(&self.metrics) {
-            let value = match column {
+        self.read_metrics(i, &Metric::ALL, &mut values);
+        values
+    }
+
+    /// Sets these metrics of `values` to those of row `i`.
+    pub(crate) fn read_metrics(&self, i: usize, metrics: &[Metric], values: &mut MetricValues) {
+        for metric in metrics {
+            let value = match &self.metrics[*metric as usize] {
                 MetricColumn::Int(array) => array.is_valid(i).then(|| array.value(i) as f64),
                 MetricColumn::Float(array) => array.is_valid(i).then(|| array.value(i)),
             };
-            values.set(metric, value);
+            values.set(*metric, value);
         }
-        values
     }
 
     pub(crate) fn params(&self, i: usize) -> Vec<ParamValue> {

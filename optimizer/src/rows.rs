@@ -8,24 +8,29 @@ use engine::error;
 use engine::metrics::{Counters, Metric, MetricValues};
 
 use crate::atomic::FileError;
-use crate::chunk::{Chunk, ChunkPlan, read_chunk, write_chunk};
+use crate::chunk::{Chunk, ChunkPlan, Kept, read_chunk, write_chunk};
 use crate::driver::{Done, Observer, Work};
 use crate::fingerprint::Fingerprint;
-use crate::row::{Outcome, ParamValue, Row, RowSchema};
+use crate::row::{Outcome, Row, RowSchema};
 use crate::run_folder::RunFolder;
 use crate::search::Trials;
+use crate::trial::TrialConfigs;
 
 /// One row per trial, in the chunk files of a run folder.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Rows<'a> {
     /// Settings by number.
     pub trials: &'a Trials,
+    /// Values by setting.
+    pub configs: &'a TrialConfigs,
     /// Where chunks go.
     pub folder: &'a RunFolder,
     /// How trials are cut into chunks.
     pub plan: ChunkPlan,
     /// Columns of a chunk.
     pub schema: &'a RowSchema,
+    /// Chunks for the ranking.
+    pub kept: &'a Kept,
     /// What decides the rows.
     pub fingerprint: &'a Fingerprint,
 }
@@ -55,9 +60,14 @@ impl Work for Rows<'_> {
     }
 
     fn write(&self, chunk: u64, trials: &[Done<'_, Outcome>]) -> Result<(), FileError> {
-        write_chunk(&self.folder.chunk(chunk), self.schema, self.fingerprint, trials, &mut |trial, values| {
-            self.params(trial, values);
-        })
+        let mut settings = self.trials.settings(self.plan.trials(chunk));
+        let batch = write_chunk(&self.folder.chunk(chunk), self.schema, self.fingerprint, trials, &mut |_, values| {
+            if let Some(setting) = settings.next() {
+                self.configs.cells(&setting, values);
+            }
+        })?;
+        self.kept.keep(chunk, batch);
+        Ok(())
     }
 
     fn read(&self, chunk: u64) -> Option<Chunk> {
@@ -71,18 +81,6 @@ impl Work for Rows<'_> {
 
     fn trial_bytes(&self) -> usize {
         trial_bytes(self.schema)
-    }
-}
-
-impl Rows<'_> {
-    /// Values of the axes of a trial.
-    fn params(&self, trial: u64, values: &mut Vec<ParamValue>) {
-        let Some(setting) = self.trials.setting(trial) else { return };
-        let space = self.trials.space();
-        let columns = space.columns().iter().enumerate();
-        values.extend(columns.map(|(at, column)| {
-            ParamValue::from_json(&space.value(&setting, at), column.kind).unwrap_or(ParamValue::Null)
-        }));
     }
 }
 

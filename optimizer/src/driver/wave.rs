@@ -16,9 +16,11 @@ use engine::rules::Condition;
 use rayon::prelude::*;
 
 use super::known::Known;
-use super::{Done, DriverError, Job, Work, Workers, guarded};
+use super::{Done, DriverError, Job, Work, Workers};
 use crate::atomic::{FileError, sync_dir};
+use crate::error::guarded;
 use crate::space::Setting;
+use crate::trial::{self, Resolver};
 
 /// Backtests per tile at most: what they share is found out once, and a panic repeats no more than these.
 const TILE: usize = 1024;
@@ -92,8 +94,10 @@ pub(super) fn evaluate<W: Work>(
             job.trials.settings(range.clone())
         })
         .collect();
-    let resolved: Vec<Resolved<W::Outcome>> =
-        workers.pool.install(|| settings.par_iter().map(|setting| resolve(job, setting)).collect());
+    let resolved: Vec<Resolved<W::Outcome>> = workers.pool.install(|| {
+        let resolver = || Resolver::new(job.configs, job.environment);
+        settings.par_iter().map_init(resolver, |own, setting| resolve(job.work, own, setting)).collect()
+    });
     drop(settings);
     let (planned, units) = group(job, resolved, known);
     let waiting = waiting_units(&planned, &units, &bounds);
@@ -118,20 +122,9 @@ fn failed<W: Work>(work: &W, error: &Error) -> W::Outcome {
     work.failed(error.code().to_owned(), error.to_string())
 }
 
-fn resolve<W: Work>(job: &Job<'_, W>, setting: &Setting) -> Resolved<W::Outcome> {
-    let trial = setting.trial;
-    match job.configs.trial(setting) {
-        Ok(resolved) => {
-            let result = guarded(|| job.environment.prepare(&resolved.config, resolved.rng_seed));
-            let result = result.map_err(|error| Box::new(failed(job.work, &error)));
-            Resolved { trial, config_hash: resolved.config_hash, rng_seed: resolved.rng_seed, result }
-        }
-        // Values were checked against their ranges before the sweep; what is left is a contradiction between them.
-        Err(error) => {
-            let config_hash = job.configs.hash_as_given(setting);
-            Resolved { trial, config_hash, rng_seed: 0, result: Err(Box::new(failed(job.work, &error))) }
-        }
-    }
+fn resolve<W: Work>(work: &W, resolver: &mut Resolver<'_>, setting: &Setting) -> Resolved<W::Outcome> {
+    let trial::Resolved { trial, config_hash, rng_seed, prepared } = resolver.resolve(setting);
+    Resolved { trial, config_hash, rng_seed, result: prepared.map_err(|error| Box::new(failed(work, &error))) }
 }
 
 /// Groups the trials by `rules_hash`; units whose outcome an earlier wave wrote get it from there.
