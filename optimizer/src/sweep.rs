@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::chunk::{ChunkPlan, Kept};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::driver::{self, End, Job, Observer, chunk_bytes};
+use crate::driver::{self, End, Job, Observer, Phase, chunk_bytes, unit_bytes};
 use crate::error::CommandError;
 use crate::fingerprint::Fingerprint;
 use crate::grid::{CsvRows, Grid};
@@ -32,7 +32,7 @@ use crate::search::Trials;
 use crate::single::{keep_manifest, located};
 use crate::space::axis::Target;
 use crate::space::{Setting, Space};
-use crate::trial::TrialConfigs;
+use crate::trial::{Resolver, TrialConfigs};
 
 /// Crate version and digest of everything that can change a result.
 pub const ENGINE_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("OMEGA_SOURCE_DIGEST"));
@@ -392,10 +392,12 @@ impl Sweep {
         };
         let end = driver::run(&job, &self.finished)?;
         let elapsed = started.elapsed();
+        let ranking = Instant::now();
         let ranked = match end {
             End::Complete => Some(self.rank()?),
             End::Interrupted | End::Deadline => None,
         };
+        observer.took(Phase::Rank, ranking.elapsed());
         Ok(Report {
             end,
             folder: self.folder.path().to_owned(),
@@ -586,14 +588,12 @@ fn book_bars(
 ) -> Result<Reservation, CommandError> {
     let market = &environment.data().market;
     let bars = market_bytes(market);
-    let columns = experiment
-        .trials
-        .setting(0)
-        .and_then(|setting| experiment.config_of(&setting).ok())
-        .and_then(|config| experiment.family.build(&config.strategy_parameters, &config.build_context()).ok())
-        .map_or(0, |strategy| strategy.columns().len());
+    let first = experiment.trials.setting(0);
+    let configs = TrialConfigs::new(Arc::clone(experiment.space()), experiment.config.document.clone(), None);
+    let first = first.and_then(|setting| Resolver::new(&configs, environment).resolve(&setting).prepared.ok());
+    let (columns, unit) = first.map_or((0, 0), |prepared| (prepared.columns().len(), unit_bytes(&prepared)));
     let tile = threads * columns * market.bars.len() * size_of::<f64>();
-    let work = (tile + chunk_bytes(plan, trial_bytes(schema))).max(leaderboard::least_memory(schema, plan));
+    let work = (tile + chunk_bytes(plan, trial_bytes(schema) + unit)).max(leaderboard::least_memory(schema, plan));
     let needed = bars + work;
     if needed > ledger.cap() {
         return Err(CommandError::Memory { cap: ledger.cap(), needed });

@@ -111,10 +111,19 @@ pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
     });
     match result {
         Ok(report) => {
-            progress
-                .event("end", json!({ "end": format!("{:?}", report.end), "seconds": report.elapsed.as_secs_f64() }));
+            let (seconds, times) = (report.elapsed.as_secs_f64(), progress.times());
             let code = exit_code(&report);
-            tracing::info!(code = code as u8, seconds = report.elapsed.as_secs_f64(), "end");
+            tracing::info!(code = code as u8, seconds, %times, "end");
+            let waiting = times["waiting_for_disk"].clone();
+            progress.event(
+                "end",
+                json!({
+                    "end": format!("{:?}", report.end),
+                    "seconds": seconds,
+                    "phases_s": times,
+                    "waiting_for_disk_s": waiting,
+                }),
+            );
             if args.json {
                 show_json(&report, code);
             } else if !args.quiet || report.ranked.is_none() {
