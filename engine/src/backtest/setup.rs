@@ -20,7 +20,7 @@ use crate::metrics::{Counters, Summary, first_not_finite, summarise};
 use crate::portfolio::Trade;
 use crate::rules::{BitMask, Condition, GuardCache, RuleSet};
 use crate::strategy::{self, ColumnView, DataSlice, Strategy, Variant};
-use crate::units::{Bits, MINUTE_NS, Timeframe};
+use crate::units::{Bits, EpochNs, MINUTE_NS, Timeframe};
 
 /// What all backtests on one data set share. Filled lazily, safe to use from many threads; nothing in it depends on
 /// the order of use.
@@ -124,6 +124,17 @@ impl Environment {
             gates: Mutex::default(),
             draws: Mutex::default(),
         })
+    }
+
+    /// The same without the bars that `cut` finds open or still to come: nothing that is evaluated can read them. Costs,
+    /// specs, calendar and the identity of the files stay.
+    #[must_use]
+    pub fn closed_by(mut self, cut: EpochNs) -> Self {
+        self.data.market = self.data.market.closed_by(cut);
+        // Nothing made from the longer data may survive.
+        self.markets = Mutex::default();
+        self.gates = Mutex::default();
+        self
     }
 
     /// Bars and how clean they were.
