@@ -301,7 +301,7 @@ fn resolve(job: &Job<'_>, setting: Setting) -> Resolved {
 }
 
 /// Runs `work`; an error or a panic becomes the failure of this trial alone.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Box<Outcome>> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Box<Outcome>> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(failed(&error)),

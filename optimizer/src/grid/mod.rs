@@ -232,7 +232,7 @@ impl Grid {
 
     /// A fault of the walk-forward section that shows only once the bars are known.
     pub(crate) fn walk_forward_fault(&self, key: &str, message: impl Into<String>, hint: &str) -> Diagnostic {
-        let path = format!("walk_forward.{key}");
+        let path = if key.is_empty() { "walk_forward".to_owned() } else { format!("walk_forward.{key}") };
         let place = self.document.locate(&path);
         Diagnostic::new(Some(place.span(true)), path, message).with_hint(hint)
     }
