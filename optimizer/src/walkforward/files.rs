@@ -78,8 +78,10 @@ fn trade_columns() -> Vec<Column> {
 fn equity_columns() -> Vec<Column> {
     let mut columns = vec![Column::text("design"), Column::int("window")];
     columns.extend(times("timestamp"));
-    let number = |name: &str| Column::new(name, ColumnKind::Float);
-    columns.extend(["equity", "balance", "drawdown", "high_water", "first_choice", "buy_and_hold"].map(number));
+    let money = |name: &str| Column::of_unit(name, Unit::AccountCurrency);
+    columns.extend(["equity", "balance"].map(money));
+    columns.extend([Column::of_unit("drawdown", Unit::Ratio), money("high_water")]);
+    columns.extend(["first_choice", "buy_and_hold"].map(money));
     columns
 }
 
