@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::backtest::config::RunConfig;
 use crate::backtest::fingerprint::rules_hash;
+use crate::backtest::landmarks::Landmarks;
 use crate::backtest::walk::{HoldingRule, Inputs, Observer, Plan, Walked, walk};
 use crate::data::{
     Conversion, CostFile, CostSpec, DataRequest, FeeSchema, InputFile, LoadedData, Manifest, MarketData, NewsCalendar,
@@ -18,7 +19,7 @@ use crate::execution::{DrawTable, FeeRate, Fees, Slippage, Terms, VolumeGrid};
 use crate::indicators::{Budget, Column, ColumnCache, ColumnKey, MtfOptions, StaleLimit, check_warmup};
 use crate::metrics::{Counters, Summary, first_not_finite, summarise};
 use crate::portfolio::Trade;
-use crate::rules::{BitMask, Condition, GuardCache, RuleSet};
+use crate::rules::{BitMask, Condition, GuardCache, MaskCache, RuleSet};
 use crate::strategy::{self, ColumnView, DataSlice, Strategy, Variant};
 use crate::units::{Bits, EpochNs, MINUTE_NS, Timeframe};
 
@@ -46,6 +47,23 @@ pub struct Market {
     pub columns: Arc<ColumnCache>,
     /// Late guards and what they remember.
     pub guards: GuardCache,
+    /// Conditions as bits.
+    pub masks: MaskCache,
+    landmarks: OnceLock<Landmarks>,
+}
+
+impl Market {
+    fn new(data: MarketData, options: MtfOptions, budget: &Arc<dyn Budget>) -> Self {
+        let data = Arc::new(data);
+        let columns = Arc::new(ColumnCache::new(Arc::clone(&data), options, Arc::clone(budget)));
+        let guards = GuardCache::new(Arc::clone(&columns));
+        let masks = MaskCache::new(data.bars.len(), Arc::clone(budget));
+        Self { data, columns, guards, masks, landmarks: OnceLock::new() }
+    }
+
+    pub(super) fn landmarks(&self) -> &Landmarks {
+        self.landmarks.get_or_init(|| Landmarks::new(&self.data.bars, self.columns.budget()))
+    }
 }
 
 /// Text form of what decides the gates of a configuration.
@@ -161,10 +179,8 @@ impl Environment {
     pub fn market(&self, multiplier: f64) -> Arc<Market> {
         let mut markets = self.markets.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || {
-            let data = Arc::new(self.data.market.with_spread_multiplier(multiplier));
-            let columns = Arc::new(ColumnCache::new(Arc::clone(&data), self.options.clone(), Arc::clone(&self.budget)));
-            let guards = GuardCache::new(Arc::clone(&columns));
-            Arc::new(Market { data, columns, guards })
+            let data = self.data.market.with_spread_multiplier(multiplier);
+            Arc::new(Market::new(data, self.options.clone(), &self.budget))
         };
         Arc::clone(markets.entry(Bits::new(multiplier)).or_insert_with(make))
     }
@@ -175,6 +191,9 @@ impl Environment {
         let markets = self.markets.lock().unwrap_or_else(PoisonError::into_inner);
         let mut freed = 0;
         for market in markets.values() {
+            if freed < bytes {
+                freed += market.masks.evict(bytes - freed);
+            }
             if freed < bytes {
                 freed += market.columns.evict(bytes - freed);
             }
@@ -486,6 +505,14 @@ impl Prepared {
     /// Numbers of the run.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    pub(super) fn gates(&self) -> Option<&BitMask> {
+        self.gates.as_deref()
+    }
+
+    pub(super) fn draws(&self) -> &DrawTable {
+        &self.draws
     }
 
     /// How money was converted.

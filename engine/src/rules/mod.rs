@@ -4,10 +4,13 @@
 mod bound;
 mod guards;
 mod mask;
+mod query;
 
 pub use bound::{BoundRules, Hit, narrowest};
 pub use guards::{ClusterReport, ClusterStatus, GuardCache, GuardEvaluator};
 pub use mask::BitMask;
+pub use query::MaskCache;
+pub(crate) use query::{ConditionSet, Node, Term, Values};
 
 use crate::indicators::{ColumnKey, GarchKey};
 use crate::units::{Bits, Direction};
