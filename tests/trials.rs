@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use support::in_folder;
-use support::settings::{Setting, cases, on_the_same_bars, record};
+use support::settings::{Setting, cases, on_the_same_bars, record, setting};
 
 /// What two equal runs must agree on.
 fn result(environment: &Environment, setting: &Setting) -> ([u8; 8], Walked, Summary) {

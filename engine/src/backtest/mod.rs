@@ -15,4 +15,4 @@ pub mod tile;
 pub mod walk;
 
 pub use config::{Parsed, RunConfig, RunMode};
-pub use setup::{AccountTerms, Environment, Market, Outcome, Prepared};
+pub use setup::{AccountTerms, Base, Environment, Market, Outcome, Prepared};

@@ -6,8 +6,10 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::backtest::config::RunConfig;
-use crate::backtest::fingerprint::rules_hash;
+use serde_json::{Map, Value};
+
+use crate::backtest::config::{ManagementConfig, RunConfig};
+use crate::backtest::fingerprint::{Shared, rules_hash};
 use crate::backtest::landmarks::Landmarks;
 use crate::backtest::walk::{HoldingRule, Inputs, Observer, Plan, Walked, walk};
 use crate::data::{
@@ -20,7 +22,7 @@ use crate::indicators::{Budget, Column, ColumnCache, ColumnKey, MtfOptions, Stal
 use crate::metrics::{Counters, Summary, first_not_finite, summarise};
 use crate::portfolio::Trade;
 use crate::rules::{BitMask, Condition, GuardCache, MaskCache, RuleSet};
-use crate::strategy::{self, ColumnView, DataSlice, Strategy, Variant};
+use crate::strategy::{self, BuildContext, ColumnView, DataSlice, Strategy, Variant};
 use crate::units::{Bits, EpochNs, MINUTE_NS, Timeframe};
 
 /// What all backtests on one data set share. Filled lazily, safe to use from many threads; nothing in it depends on
@@ -64,6 +66,20 @@ impl Market {
     pub(super) fn landmarks(&self) -> &Landmarks {
         self.landmarks.get_or_init(|| Landmarks::new(&self.data.bars, self.columns.budget()))
     }
+}
+
+/// What the settings of one run config share; see [`Environment::base`].
+pub struct Base {
+    shared: Shared,
+    context: BuildContext,
+    strategy_name: String,
+    warmup_bars: usize,
+    management: ManagementConfig,
+    window_start: Option<EpochNs>,
+    market: Arc<Market>,
+    gates: Option<Arc<BitMask>>,
+    plan: Plan,
+    account: Arc<AccountTerms>,
 }
 
 /// Text form of what decides the gates of a configuration.
@@ -204,6 +220,23 @@ impl Environment {
         freed
     }
 
+    /// What the settings of one run config share, worked out once; its strategy parameters are left out.
+    pub fn base(&self, config: &RunConfig) -> Base {
+        let (plan, account) = self.plan(config);
+        Base {
+            shared: Shared::new(&plan, config),
+            context: config.build_context(),
+            strategy_name: config.strategy_name.clone(),
+            warmup_bars: config.warmup_bars,
+            management: config.management.clone(),
+            window_start: config.trade_window.map(|(start, _)| start),
+            market: self.market(config.effective_spread_multiplier()),
+            gates: self.gates(config),
+            plan,
+            account: Arc::new(account),
+        }
+    }
+
     /// Resolves one setting. `rng_seed` is the seed in force (the configuration's, or the one drawn for it).
     ///
     /// # Errors
@@ -215,27 +248,57 @@ impl Environment {
         self.prepare_with(strategy, config, rng_seed)
     }
 
+    /// [`Environment::prepare`] of the run config of `base` with these strategy parameters.
+    ///
+    /// # Errors
+    /// Those of [`Environment::prepare`].
+    pub fn prepare_on(&self, base: &Base, parameters: &Map<String, Value>, rng_seed: u64) -> Result<Prepared> {
+        let strategy = strategy::find(&base.strategy_name)?.build(parameters, &base.context)?;
+        self.assemble(base, strategy, parameters, rng_seed)
+    }
+
     /// [`Environment::prepare`] with a strategy that need not be registered; name and parameters of `config` are not
     /// looked at beyond `rules_hash`.
     ///
     /// # Errors
     /// Those of [`Strategy::on_init`], warm-up too short (E4003, `v2`), an empty trade window (E4102).
-    pub fn prepare_with(&self, mut strategy: Box<dyn Strategy>, config: &RunConfig, rng_seed: u64) -> Result<Prepared> {
+    pub fn prepare_with(&self, strategy: Box<dyn Strategy>, config: &RunConfig, rng_seed: u64) -> Result<Prepared> {
+        self.assemble(&self.base(config), strategy, &config.strategy_parameters, rng_seed)
+    }
+
+    fn assemble(
+        &self,
+        base: &Base,
+        mut strategy: Box<dyn Strategy>,
+        parameters: &Map<String, Value>,
+        rng_seed: u64,
+    ) -> Result<Prepared> {
         strategy.on_init(&self.data.market)?;
         let columns = strategy.columns();
-        if config.variant == Variant::V2 {
-            check_warmup(&columns, config.primary, config.warmup_bars)?;
+        if base.context.variant == Variant::V2 {
+            check_warmup(&columns, base.context.primary, base.warmup_bars)?;
         }
-        let (plan, account) = self.plan(config, strategy.as_ref())?;
-        let rules_hash = rules_hash(strategy.as_ref(), &plan, config, rng_seed);
+        if base.plan.bars.is_empty() {
+            return Err(Error::DataCorrupt {
+                kind: "DateRangeEmpty",
+                path: base.context.symbol.clone().into(),
+                row: 0,
+                timestamp_ns: base.window_start,
+                rule: "the trade window must hold at least one tradable bar".to_owned(),
+                found: "none".to_owned(),
+            });
+        }
+        let mut plan = base.plan.clone();
+        plan.holding = holding_rule(&base.management, strategy.as_ref());
+        let rules_hash = rules_hash(&base.shared, strategy.as_ref(), &plan, base.context.primary, parameters, rng_seed);
         Ok(Prepared {
-            market: self.market(config.effective_spread_multiplier()),
-            gates: self.gates(config),
+            market: Arc::clone(&base.market),
+            gates: base.gates.clone(),
             draws: self.draws(rng_seed),
             strategy,
             columns,
             plan,
-            account,
+            account: Arc::clone(&base.account),
             rules_hash,
         })
     }
@@ -267,7 +330,8 @@ impl Environment {
         Some(Arc::clone(gates.entry(key).or_insert_with(make)))
     }
 
-    fn plan(&self, config: &RunConfig, strategy: &dyn Strategy) -> Result<(Plan, AccountTerms)> {
+    /// Without a holding rule.
+    fn plan(&self, config: &RunConfig) -> (Plan, AccountTerms) {
         let (terms, account) = terms(config, &self.spec, &self.costs);
         let market = &self.data.market;
         let tradable = market.first_tradable..market.bars.len();
@@ -278,16 +342,6 @@ impl Environment {
                 (before(start).max(tradable.start)..before(end).min(tradable.end), true)
             }
         };
-        if bars.is_empty() {
-            return Err(Error::DataCorrupt {
-                kind: "DateRangeEmpty",
-                path: config.symbol.clone().into(),
-                row: 0,
-                timestamp_ns: config.trade_window.map(|(start, _)| start),
-                rule: "the trade window must hold at least one tradable bar".to_owned(),
-                found: "none".to_owned(),
-            });
-        }
         let plan = Plan {
             terms,
             initial_balance: config.account.initial_balance,
@@ -295,11 +349,11 @@ impl Environment {
             cooldown_bars: config.cooldown_candles,
             cooldown_ns: config.cooldown_minutes * MINUTE_NS,
             cooldown_after_exit_ns: config.cooldown_minutes_trade * MINUTE_NS,
-            holding: holding_rule(config, strategy),
+            holding: None,
             bars,
             close_at_end,
         };
-        Ok((plan, account))
+        (plan, account)
     }
 }
 
@@ -340,8 +394,7 @@ fn mtf_options(config: &RunConfig) -> MtfOptions {
     }
 }
 
-fn holding_rule(config: &RunConfig, strategy: &dyn Strategy) -> Option<HoldingRule> {
-    let management = &config.management;
+fn holding_rule(management: &ManagementConfig, strategy: &dyn Strategy) -> Option<HoldingRule> {
     if !management.enabled.unwrap_or_else(|| strategy.uses_position_manager()) || !management.holding_enabled {
         return None;
     }
@@ -445,7 +498,7 @@ pub struct Prepared {
     strategy: Box<dyn Strategy>,
     columns: Vec<ColumnKey>,
     plan: Plan,
-    account: AccountTerms,
+    account: Arc<AccountTerms>,
     rules_hash: [u8; 8],
 }
 

@@ -77,9 +77,8 @@ impl Layout {
     }
 
     /// The backtests of one setting, one per span.
-    pub fn jobs<'a>(&self, setting: &'a Prepared) -> Vec<Job<'a>> {
-        let job = |bars: &Range<usize>| Job { setting, bars: bars.clone(), close_at_end: true };
-        self.spans.iter().map(job).collect()
+    pub fn jobs<'a>(&self, setting: &'a Prepared) -> impl Iterator<Item = Job<'a>> {
+        self.spans.iter().map(move |bars| Job { setting, bars: bars.clone(), close_at_end: true })
     }
 }
 
@@ -140,27 +139,12 @@ pub enum Outcome {
     },
 }
 
-/// One trial of a chunk.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// Trial number.
-    pub trial: u64,
-    /// SHA-256 of the canonical resolved config, without a trade window.
-    pub config_hash: [u8; 32],
-    /// Digest of what the setting resolves to; equal for settings that must give equal results.
-    pub rules_hash: [u8; 8],
-    /// Seed of the slippage stream.
-    pub rng_seed: u64,
-    /// What became of it.
-    pub outcome: Outcome,
-}
-
-impl Row {
+impl Outcome {
     /// The cell of a part; failed where the trial failed.
     pub fn cell(&self, span: Option<usize>) -> Cell {
-        match &self.outcome {
-            Outcome::Done(cells) => cells.of(span),
-            Outcome::Failed { .. } => Cell { verdict: Verdict::Failed, score: None },
+        match self {
+            Self::Done(cells) => cells.of(span),
+            Self::Failed { .. } => Cell { verdict: Verdict::Failed, score: None },
         }
     }
 }

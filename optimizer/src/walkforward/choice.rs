@@ -12,8 +12,9 @@ use crate::chunk::{ChunkError, ChunkPlan};
 use crate::fingerprint::Fingerprint;
 use crate::objective::{Gates, Goal, Objective, RankKey, Verdict, judge};
 use crate::plan::memory::Ledger;
+use crate::row::Done;
 use crate::run_folder::RunFolder;
-use crate::walkforward::cells::{Cell, Layout, Row};
+use crate::walkforward::cells::{Cell, Layout, Outcome};
 use crate::walkforward::chunk_file::{self, Best, CellChunk, CellSchema, Identity, Part};
 use crate::walkforward::stats::rank_correlation;
 
@@ -46,8 +47,8 @@ fn cell_key(goal: Goal, cell: Cell) -> RankKey {
 pub fn best_of_chunk(
     layout: &Layout,
     judges: Judges<'_>,
-    rows: &[Row],
-    metrics: &mut dyn FnMut(&Row, usize) -> Result<MetricValues, Error>,
+    rows: &[Done<'_, Outcome>],
+    metrics: &mut dyn FnMut(&Done<'_, Outcome>, usize) -> Result<MetricValues, Error>,
 ) -> Result<Vec<Best>, Error> {
     let goal = judges.objective.goal;
     let mut bests: Vec<Best> = Vec::new();
@@ -72,11 +73,11 @@ fn best_on(
     span: usize,
     goal: Goal,
     judges: Judges<'_>,
-    rows: &[Row],
-    metrics: &mut dyn FnMut(&Row, usize) -> Result<MetricValues, Error>,
+    rows: &[Done<'_, Outcome>],
+    metrics: &mut dyn FnMut(&Done<'_, Outcome>, usize) -> Result<MetricValues, Error>,
 ) -> Result<Option<(usize, MetricValues)>, Error> {
     let scored = rows.iter().enumerate().filter_map(|(at, row)| {
-        let cell = row.cell(Some(span));
+        let cell = row.outcome.cell(Some(span));
         cell.score.map(|_| (at, cell_key(goal, cell)))
     });
     let scored: Vec<(usize, RankKey)> = scored.collect();
@@ -89,7 +90,7 @@ fn best_on(
             Some(values) => *values,
             None => *known.entry(row.rules_hash).or_insert(metrics(row, span)?),
         };
-        let key = judges.key(&values, row.config_hash);
+        let key = judges.key(&values, *row.config_hash);
         if best.as_ref().is_none_or(|(best, ..)| key < *best) {
             best = Some((key, *at, values));
         }
@@ -170,7 +171,11 @@ pub struct Failures {
 }
 
 impl Chunks<'_> {
-    fn read(&self, index: u64) -> Result<CellChunk, ChunkError> {
+    /// Reads a chunk and checks everything.
+    ///
+    /// # Errors
+    /// A chunk that is missing, damaged or foreign.
+    pub fn read(&self, index: u64) -> Result<CellChunk, ChunkError> {
         chunk_file::read(&self.folder.chunk(index), self.schema, self.fingerprint, self.plan.trials(index))
     }
 
@@ -225,7 +230,7 @@ impl Chunks<'_> {
         let goal = self.judges.objective.goal;
         let trials = usize::try_from(self.plan.total()).unwrap_or(usize::MAX);
         // Two objectives per trial, their ranks and the order they are found by.
-        let per_window = trials.saturating_mul(2 * size_of::<f64>() + 2 * size_of::<f64>() + size_of::<usize>());
+        let per_window = trials.saturating_mul(4 * size_of::<f64>() + size_of::<usize>());
         let mut from = 0;
         while from < tallies.len() {
             let wanted = tallies.len() - from;
@@ -270,7 +275,7 @@ mod tests {
 
     use super::*;
     use crate::grid::Length;
-    use crate::walkforward::cells::{Cells, Outcome};
+    use crate::walkforward::cells::Cells;
     use crate::walkforward::windows::{Design, Span, Window};
 
     /// Windows of one day each, train before test.
@@ -295,6 +300,26 @@ mod tests {
         values
     }
 
+    /// A row that owns what it tells.
+    struct Row {
+        trial: u64,
+        config_hash: [u8; 32],
+        outcome: Outcome,
+    }
+
+    fn done(rows: &[Row]) -> Vec<Done<'_, Outcome>> {
+        let done = |row: &'_ Row| (row.trial, row.trial.to_be_bytes());
+        let parts = rows.iter().map(|row| (done(row), row));
+        let made = parts.map(|((trial, rules_hash), row)| Done {
+            trial,
+            config_hash: &row.config_hash,
+            rules_hash,
+            rng_seed: 42,
+            outcome: &row.outcome,
+        });
+        made.collect()
+    }
+
     fn row(trial: u64, layout: &Layout, of: &[MetricValues], judges: Judges<'_>) -> Row {
         let cells = of.iter().map(|values| {
             let judgement = judge(judges.objective, judges.gates, Some(values));
@@ -305,7 +330,7 @@ mod tests {
         let mut config_hash = [0; 32];
         config_hash[0] = 200 - trial as u8;
         let outcome = Outcome::Done(Cells { cells, failure: None });
-        Row { trial, config_hash, rules_hash: trial.to_be_bytes(), rng_seed: 42, outcome }
+        Row { trial, config_hash, outcome }
     }
 
     fn grid() -> (Objective, Gates) {
@@ -335,7 +360,7 @@ mod tests {
             order.rotate_left(1);
             let rows: Vec<Row> = order.iter().map(|n| row(*n as u64, &layout, &[train[*n], test], judges)).collect();
             let mut asked = Vec::new();
-            let best = best_of_chunk(&layout, judges, &rows, &mut |row, span| {
+            let best = best_of_chunk(&layout, judges, &done(&rows), &mut |row, span| {
                 asked.push(row.trial);
                 assert_eq!(span, 0);
                 Ok(train[row.trial as usize])
@@ -354,7 +379,7 @@ mod tests {
         let layout = layout(1);
         let train = [values(1.0, 1.0, 0.5), values(2.0, 1.0, 0.4)];
         let rows: Vec<Row> = (0..2).map(|n| row(n, &layout, &[train[n as usize], train[0]], judges)).collect();
-        let best = best_of_chunk(&layout, judges, &rows, &mut |row, _| Ok(train[row.trial as usize])).unwrap();
+        let best = best_of_chunk(&layout, judges, &done(&rows), &mut |row, _| Ok(train[row.trial as usize])).unwrap();
         assert_eq!(best[0].row, 1);
     }
 
@@ -386,14 +411,14 @@ mod tests {
         let plan = ChunkPlan::new(10, Some(4));
         for index in 0..plan.count() {
             let trials = plan.trials(index);
-            let rows = &rows[trials.start as usize..trials.end as usize];
-            let best = best_of_chunk(&layout, judges, rows, &mut |row, span| Ok(made(row.trial, span))).unwrap();
-            chunk_file::write(&folder.chunk(index), &schema, &layout, &fingerprint, rows, &best).unwrap();
+            let rows = done(&rows[trials.start as usize..trials.end as usize]);
+            let best = best_of_chunk(&layout, judges, &rows, &mut |row, span| Ok(made(row.trial, span))).unwrap();
+            chunk_file::write(&folder.chunk(index), &schema, &layout, &fingerprint, &rows, &best).unwrap();
             let chunk = chunk_file::read(&folder.chunk(index), &schema, &fingerprint, trials).unwrap();
             assert_eq!(chunk.best(), best);
             for (window, place) in layout.places().iter().enumerate() {
                 for (part, span) in [(Part::Train, place.train), (Part::Test, place.test)] {
-                    let expected: Vec<Cell> = rows.iter().map(|row| row.cell(span)).collect();
+                    let expected: Vec<Cell> = rows.iter().map(|row| row.outcome.cell(span)).collect();
                     assert_eq!(chunk.cells(window, part).collect::<Vec<_>>(), expected);
                 }
             }

@@ -21,8 +21,8 @@ use crate::atomic::FileError;
 use crate::chunk::{ChunkError, read_batch, write_batch};
 use crate::fingerprint::{Fingerprint, hex, unhex};
 use crate::objective::Verdict;
-use crate::row::{DONE, FAILED};
-use crate::walkforward::cells::{Cell, Layout, Outcome, Row};
+use crate::row::{DONE, Done, FAILED};
+use crate::walkforward::cells::{Cell, Cells, Layout, Outcome};
 
 /// Columns before those of the windows: `trial`, `config_hash`, `rules_hash`, `status`, `reason`, `rng_seed`.
 const HEAD: usize = 6;
@@ -93,10 +93,15 @@ impl CellSchema {
         HEAD_BYTES + self.windows * PER_WINDOW * 6
     }
 
-    fn batch(&self, layout: &Layout, rows: &[Row], best: &[Best]) -> Result<RecordBatch, arrow_schema::ArrowError> {
+    fn batch(
+        &self,
+        layout: &Layout,
+        rows: &[Done<'_, Outcome>],
+        best: &[Best],
+    ) -> Result<RecordBatch, arrow_schema::ArrowError> {
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(rows.iter().map(|row| row.trial).collect::<UInt64Array>()),
-            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| hex(&row.config_hash)))),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| hex(row.config_hash)))),
             Arc::new(StringArray::from_iter_values(rows.iter().map(|row| hex(&row.rules_hash)))),
             Arc::new(StringArray::from_iter_values(rows.iter().map(|row| match row.outcome {
                 Outcome::Done(_) => DONE,
@@ -107,7 +112,7 @@ impl CellSchema {
         ];
         for place in layout.places() {
             for span in [place.train, place.test] {
-                let cells = || rows.iter().map(|row| row.cell(span));
+                let cells = || rows.iter().map(|row| row.outcome.cell(span));
                 columns.push(Arc::new(cells().map(|cell| cell.score).collect::<Float64Array>()));
                 let passed = |cell: Cell| match cell.verdict {
                     Verdict::Ok => Some(true),
@@ -127,8 +132,8 @@ impl CellSchema {
     }
 }
 
-fn reason(row: &Row) -> Option<String> {
-    let failure = match &row.outcome {
+fn reason(row: &Done<'_, Outcome>) -> Option<String> {
+    let failure = match row.outcome {
         Outcome::Done(cells) => cells.failure.as_ref().map(|(code, reason)| (code, reason)),
         Outcome::Failed { code, reason } => Some((code, reason)),
     };
@@ -154,7 +159,7 @@ pub fn write(
     schema: &CellSchema,
     layout: &Layout,
     fingerprint: &Fingerprint,
-    rows: &[Row],
+    rows: &[Done<'_, Outcome>],
     best: &[Best],
 ) -> Result<(), FileError> {
     let format = |reason: String| FileError::Format { path: path.to_owned(), reason };
@@ -204,6 +209,16 @@ pub struct CellChunk {
     best: Vec<Best>,
 }
 
+fn cell_of(score: Option<f64>, passed: Option<bool>) -> Cell {
+    let verdict = match (score, passed) {
+        (_, None) => Verdict::Failed,
+        (None, Some(_)) => Verdict::NoScore,
+        (Some(_), Some(false)) => Verdict::Gated,
+        (Some(_), Some(true)) => Verdict::Ok,
+    };
+    Cell { verdict, score }
+}
+
 /// Who a row is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -230,19 +245,26 @@ impl CellChunk {
 
     /// The cells of one part of a window, row by row.
     pub fn cells(&self, window: usize, part: Part) -> impl Iterator<Item = Cell> + '_ {
+        let columns = self.columns(window, part);
+        let pairs = columns.into_iter().flat_map(|(scores, passed)| scores.iter().zip(passed.iter()));
+        pairs.map(|(score, passed)| cell_of(score, passed))
+    }
+
+    /// One cell.
+    fn cell(&self, window: usize, part: Part, row: usize) -> Cell {
+        match self.columns(window, part) {
+            Some((scores, passed)) => cell_of(
+                scores.is_valid(row).then(|| scores.value(row)),
+                passed.is_valid(row).then(|| passed.value(row)),
+            ),
+            None => Cell::EMPTY,
+        }
+    }
+
+    fn columns(&self, window: usize, part: Part) -> Option<(&Float64Array, &BooleanArray)> {
         let at = HEAD + window * PER_WINDOW + if part == Part::Train { 0 } else { 2 };
-        let scores = self.batch.column(at).as_primitive_opt::<Float64Type>();
-        let passed = self.batch.column(at + 1).as_boolean_opt();
-        let pairs = scores.into_iter().zip(passed).flat_map(|(scores, passed)| scores.iter().zip(passed.iter()));
-        pairs.map(|(score, passed)| {
-            let verdict = match (score, passed) {
-                (_, None) => Verdict::Failed,
-                (None, Some(_)) => Verdict::NoScore,
-                (Some(_), Some(false)) => Verdict::Gated,
-                (Some(_), Some(true)) => Verdict::Ok,
-            };
-            Cell { verdict, score }
-        })
+        let scores = self.batch.column(at).as_primitive_opt::<Float64Type>()?;
+        Some((scores, self.batch.column(at + 1).as_boolean_opt()?))
     }
 
     /// Who a row is; none beyond the end, or where a digest is no digest.
@@ -265,6 +287,26 @@ impl CellChunk {
         let reasons = self.batch.column(4).as_string_opt::<i32>()?;
         let (code, reason) = reasons.is_valid(row).then(|| reasons.value(row))?.split_once(": ")?;
         Some((code.to_owned(), reason.to_owned()))
+    }
+
+    /// The outcome of a row as it was evaluated; none beyond the end.
+    pub fn outcome(&self, layout: &Layout, row: usize) -> Option<Outcome> {
+        if row >= self.rows() {
+            return None;
+        }
+        let failure = self.failure(row);
+        if self.failed(row) {
+            return failure.map(|(code, reason)| Outcome::Failed { code, reason });
+        }
+        let mut cells = vec![Cell::EMPTY; layout.spans().len()];
+        for (window, place) in layout.places().iter().enumerate() {
+            for (part, span) in [(Part::Train, place.train), (Part::Test, place.test)] {
+                if let Some(span) = span {
+                    cells[span] = self.cell(window, part, row);
+                }
+            }
+        }
+        Some(Outcome::Done(Cells { cells, failure }))
     }
 
     /// The trial failed as a whole.

@@ -1,6 +1,7 @@
 //! Choosing on the past, judging on the unseen, over and over.
 //!
-//! [`windows`] says where trains and tests lie; [`cells`] is one setting on all of them; a chunk ([`chunk_file`]) keeps
+//! [`windows`] says where trains and tests lie; [`cells`] is one setting on all of them, which [`work`]
+//! tells the driver; a chunk ([`chunk_file`]) keeps
 //! that for a range of trials; [`choice`] finds what each window chooses and where it stands on its test; [`result`]
 //! walks the choices again, [`stitch`] lays their tests end to end, [`stats`] and [`verdict`] judge the whole, [`files`]
 //! writes it down. [`run`] is the whole of it, from a grid to a run folder.
@@ -16,3 +17,4 @@ pub mod stitch;
 pub mod table;
 pub mod verdict;
 pub mod windows;
+pub mod work;

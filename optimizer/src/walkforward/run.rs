@@ -1,26 +1,20 @@
 //! A whole walk-forward: the grid understood, the bars loaded, every setting evaluated on every window, the choices made,
 //! the result written.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use engine::Error;
-use engine::backtest::tile::Workspace;
 use engine::backtest::{Environment, RunConfig, canonical};
 use engine::data::Sources;
-use engine::indicators::ColumnKey;
-use engine::metrics::MetricValues;
 use engine::strategy::Variant;
 use engine::units::{DAY_NS, EpochNs};
-use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use crate::atomic::sync_dir;
 use crate::chunk::ChunkPlan;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::driver::{DriverError, End, Observer, failed, guarded};
+use crate::driver::{self, End, Job, Observer, chunk_bytes};
 use crate::error::CommandError;
 use crate::fingerprint::Fingerprint;
 use crate::grid::{Length, WalkForward, WindowMode};
@@ -29,25 +23,22 @@ use crate::resume::{Finished, scan_with};
 use crate::row;
 use crate::run_folder::RunFolder;
 use crate::single::keep_manifest;
-use crate::space::Setting;
 use crate::space::axis::Target;
 use crate::sweep::{
     ENGINE_VERSION, Experiment, Options, book_bars, execution_master, left_out, lock_text, output_root, sweep_parts,
 };
 use crate::trial::TrialConfigs;
-use crate::walkforward::cells::{Cells, Layout, Outcome, Row};
-use crate::walkforward::choice::{Chunks, Failures, Judges, WindowTally, best_of_chunk};
+use crate::walkforward::cells::Layout;
+use crate::walkforward::choice::{Chunks, Failures, Judges, WindowTally};
 use crate::walkforward::chunk_file::{self, CellSchema};
 use crate::walkforward::files::{self, Tables, design_name};
 use crate::walkforward::result::{Bench, DesignResult};
 use crate::walkforward::windows::{Span, Timeline, instant_text};
+use crate::walkforward::work::{WindowCells, trial_bytes};
 
 /// Keys of the lock file that may change in a folder: the windows they lead to, objective and gates are part of the
 /// folder's name.
 const MAY_CHANGE: [&str; 5] = ["objective", "gates", "limits", "output", "walk_forward"];
-
-/// Memory of one trial while it is resolved and evaluated, beside its cells.
-const PLANNED_BYTES: usize = 512;
 
 /// Bars kept back from every step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +127,7 @@ impl WalkForwardRun {
         let layout = lay(&environment, &experiment, &windows, embargo)?;
         let plan = experiment.chunks();
         let schema = CellSchema::new(&layout);
-        let chunk = chunk_bytes(&plan, &layout, &schema);
+        let chunk = chunk_bytes(&plan, trial_bytes(&layout, &schema));
         let bars = book_bars(&environment, &experiment, options.threads, &ledger, chunk, 2 * chunk)?;
         let fingerprint = fingerprint(&experiment, &environment, &layout, &windows);
         let root = output_root(&experiment, options);
@@ -214,22 +205,48 @@ impl WalkForwardRun {
         Judges { objective: &self.experiment.grid.objective, gates: &self.experiment.grid.gates }
     }
 
+    fn chunks(&self) -> Chunks<'_> {
+        Chunks {
+            folder: &self.folder,
+            plan: self.plan,
+            schema: &self.schema,
+            fingerprint: &self.fingerprint,
+            layout: &self.layout,
+            judges: self.judges(),
+        }
+    }
+
     /// Evaluates what is missing and, when nothing is, chooses, walks the choices and writes the result.
     ///
     /// # Errors
     /// Files that cannot be written; finished chunks stay.
     pub fn run(self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
         let started = Instant::now();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.threads)
-            .thread_name(|n| format!("worker-{n}"))
-            .build()
-            .map_err(|error| DriverError::Threads { threads: self.threads, reason: error.to_string() })?;
-        let deadline = self.experiment.grid.limits.time.and_then(|limit| started.checked_add(limit));
-        let end = self.evaluate(&pool, stop, deadline, observer)?;
+        let limit = self.experiment.grid.limits.time;
+        let work = WindowCells {
+            chunks: self.chunks(),
+            environment: &self.environment,
+            trials: &self.experiment.trials,
+            configs: &self.configs,
+        };
+        let chunks = self.folder.chunks();
+        let job = Job {
+            work: &work,
+            trials: &self.experiment.trials,
+            configs: &self.configs,
+            environment: &self.environment,
+            chunks: &chunks,
+            plan: self.plan,
+            ledger: &self.ledger,
+            threads: self.threads,
+            deadline: limit.and_then(|limit| started.checked_add(limit)),
+            stop,
+            observer,
+        };
+        let end = driver::run(&job, &self.finished)?;
         let elapsed = started.elapsed();
         let result = match end {
-            End::Complete => Some(pool.install(|| self.finish())?),
+            End::Complete => Some(self.finish()?),
             End::Interrupted | End::Deadline => None,
         };
         Ok(Report {
@@ -244,145 +261,11 @@ impl WalkForwardRun {
         })
     }
 
-    fn evaluate(
-        &self,
-        pool: &rayon::ThreadPool,
-        stop: &AtomicBool,
-        deadline: Option<Instant>,
-        observer: &dyn Observer,
-    ) -> Result<End, CommandError> {
-        for index in self.finished.missing(&self.plan) {
-            if stop.load(Ordering::SeqCst) {
-                return Ok(End::Interrupted);
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(End::Deadline);
-            }
-            let _memory = self.reserve_chunk()?;
-            let trials = self.plan.trials(index);
-            observer.wave(&[index], trials.end - trials.start);
-            let rows = pool.install(|| self.rows(trials, observer));
-            let mut metrics = |row: &Row, span: usize| self.metrics(row, span);
-            let best = best_of_chunk(&self.layout, self.judges(), &rows, &mut metrics)?;
-            let path = self.folder.chunk(index);
-            chunk_file::write(&path, &self.schema, &self.layout, &self.fingerprint, &rows, &best)?;
-            sync_dir(&self.folder.chunks())?;
-            observer.committed(index, rows.len() as u64);
-        }
-        Ok(End::Complete)
-    }
-
-    fn reserve_chunk(&self) -> Result<Reservation, DriverError> {
-        let needed = chunk_bytes(&self.plan, &self.layout, &self.schema);
-        if let Some(granted) = self.ledger.try_reserve(needed) {
-            return Ok(granted);
-        }
-        let freed = self.environment.release_memory(needed);
-        let free = self.ledger.cap().saturating_sub(self.ledger.used()).max(freed);
-        self.ledger.try_reserve(needed).ok_or(DriverError::Memory { needed, free })
-    }
-
-    fn rows(&self, trials: std::ops::Range<u64>, observer: &dyn Observer) -> Vec<Row> {
-        let settings: Vec<Setting> = self.experiment.trials.settings(trials).collect();
-        let resolved: Vec<Resolved> = settings.into_par_iter().map(|setting| self.resolve(setting)).collect();
-        let mut units: Vec<usize> = Vec::new();
-        let mut by_hash: HashMap<[u8; 8], usize> = HashMap::new();
-        for (at, trial) in resolved.iter().enumerate() {
-            if let Ok((rules_hash, _)) = &trial.result {
-                by_hash.entry(*rules_hash).or_insert_with(|| {
-                    units.push(at);
-                    units.len() - 1
-                });
-            }
-        }
-        units.sort_by(|a, b| resolved[*a].columns().cmp(resolved[*b].columns()).then(a.cmp(b)));
-        let done: HashMap<[u8; 8], Outcome> = units
-            .par_iter()
-            .filter_map(|at| {
-                let trial = &resolved[*at];
-                let outcome = self.outcome(trial);
-                let told = match &outcome {
-                    Outcome::Done(_) => row::Outcome::Done { values: MetricValues::UNDEFINED, no_trade_reason: None },
-                    Outcome::Failed { code, reason } => {
-                        row::Outcome::Failed { code: code.clone(), reason: reason.clone() }
-                    }
-                };
-                observer.evaluated(&told, 1);
-                trial.result.as_ref().ok().map(|(rules_hash, _)| (*rules_hash, outcome))
-            })
-            .collect();
-        resolved
-            .into_iter()
-            .map(|trial| {
-                let (rules_hash, outcome) = match trial.result {
-                    Ok((rules_hash, _)) => (rules_hash, done.get(&rules_hash).cloned()),
-                    Err(failure) => ([0; 8], Some(whole_failure(*failure))),
-                };
-                let missing = || whole_failure(*failed(&Error::Internal("a unit was not evaluated".to_owned())));
-                Row {
-                    trial: trial.setting.trial,
-                    config_hash: trial.config_hash,
-                    rules_hash,
-                    rng_seed: trial.rng_seed,
-                    outcome: outcome.unwrap_or_else(missing),
-                }
-            })
-            .collect()
-    }
-
-    fn resolve(&self, setting: Setting) -> Resolved {
-        match self.configs.trial(&setting) {
-            Ok(trial) => {
-                let result = guarded(|| {
-                    let prepared = self.environment.prepare(&trial.config, trial.rng_seed)?;
-                    Ok((prepared.rules_hash(), prepared.columns().to_vec()))
-                });
-                Resolved { setting, config_hash: trial.config_hash, rng_seed: trial.rng_seed, result }
-            }
-            Err(error) => {
-                let config_hash = self.configs.hash_as_given(&setting);
-                Resolved { setting, config_hash, rng_seed: 0, result: Err(failed(&error)) }
-            }
-        }
-    }
-
-    fn outcome(&self, trial: &Resolved) -> Outcome {
-        let done = guarded(|| {
-            let config = self.configs.trial(&trial.setting)?;
-            let prepared = self.environment.prepare(&config.config, config.rng_seed)?;
-            Ok(Workspace::default().run(&self.layout.jobs(&prepared), &|_| true))
-        });
-        let judges = self.judges();
-        match done {
-            Ok(results) => Outcome::Done(Cells::judge(&results, judges.objective, judges.gates)),
-            Err(failure) => whole_failure(*failure),
-        }
-    }
-
-    /// The metrics of one row on one span, evaluated again.
-    fn metrics(&self, row: &Row, span: usize) -> Result<MetricValues, Error> {
-        let setting = self.experiment.trials.setting(row.trial);
-        let setting = setting.ok_or_else(|| Error::Internal(format!("trial {} has no setting", row.trial)))?;
-        let trial = self.configs.trial(&setting)?;
-        let prepared = self.environment.prepare(&trial.config, trial.rng_seed)?;
-        let job = self.layout.jobs(&prepared).swap_remove(span);
-        let result = Workspace::default().run(&[job], &|_| false).pop();
-        result.unwrap_or_else(|| Err(Error::Internal("a job without a result".to_owned()))).map(|done| done.values)
-    }
-
     fn finish(&self) -> Result<Complete, CommandError> {
         // Columns are not needed any more; what follows may use their room.
         self.environment.release_memory(usize::MAX);
         let space = self.experiment.trials.space();
-        let chunks = Chunks {
-            folder: &self.folder,
-            plan: self.plan,
-            schema: &self.schema,
-            fingerprint: &self.fingerprint,
-            layout: &self.layout,
-            judges: self.judges(),
-        };
-        let (tallies, failures) = chunks.tally(&self.ledger)?;
+        let (tallies, failures) = self.chunks().tally(&self.ledger)?;
         if let Some((_, code, reason)) = failures.first.clone().filter(|_| failures.whole == self.plan.total()) {
             return Err(CommandError::AllFailed { trials: self.plan.total(), code, reason });
         }
@@ -481,34 +364,6 @@ impl WalkForwardRun {
             "warnings": self.environment.warnings().iter().chain(&experiment.warnings).collect::<Vec<_>>(),
         })
     }
-}
-
-/// One trial of a chunk, resolved.
-struct Resolved {
-    setting: Setting,
-    config_hash: [u8; 32],
-    rng_seed: u64,
-    result: Result<([u8; 8], Vec<ColumnKey>), Box<row::Outcome>>,
-}
-
-impl Resolved {
-    fn columns(&self) -> &[ColumnKey] {
-        self.result.as_ref().map_or(&[], |(_, columns)| columns)
-    }
-}
-
-fn whole_failure(outcome: row::Outcome) -> Outcome {
-    match outcome {
-        row::Outcome::Failed { code, reason } => Outcome::Failed { code, reason },
-        row::Outcome::Done { .. } => Outcome::Done(Cells { cells: Vec::new(), failure: None }),
-    }
-}
-
-/// Memory of one chunk in work: cells, their columns while they are written, the plan of its trials.
-fn chunk_bytes(plan: &ChunkPlan, layout: &Layout, schema: &CellSchema) -> usize {
-    let trials = usize::try_from(plan.size().min(plan.total())).unwrap_or(usize::MAX);
-    let cells = 2 * layout.spans().len() * size_of::<crate::walkforward::cells::Cell>();
-    trials.saturating_mul(cells + 2 * schema.row_bytes() + PLANNED_BYTES)
 }
 
 fn refuse(experiment: &Experiment, path: &str, message: &str, hint: &str) -> CommandError {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::{Field, Schema};
 use engine::metrics::{MetricDef, Unit, round_half_away};
-use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 
 use crate::atomic::{AtomicFile, FileError};
-use crate::chunk::{KEY_PART, writer_properties};
+use crate::chunk::KEY_PART;
 use crate::fingerprint::Fingerprint;
+use crate::parquet_file::ParquetFile;
 use crate::row::{ParamBuilder, ParamValue, data_type};
 use crate::space::ColumnKind;
 
@@ -78,9 +78,11 @@ pub fn int(value: impl TryInto<i64>) -> ParamValue {
 pub struct TableFile {
     columns: Vec<Column>,
     schema: Arc<Schema>,
-    parquet: ArrowWriter<AtomicFile>,
+    parquet: ParquetFile<'static>,
     csv: csv::Writer<AtomicFile>,
     path: PathBuf,
+    /// Rows of the row group to come.
+    waiting: Vec<Vec<ParamValue>>,
 }
 
 impl TableFile {
@@ -99,15 +101,10 @@ impl TableFile {
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let parts =
             fingerprint.parts().map(|(name, value)| KeyValue::new(format!("{KEY_PART}{name}"), value.to_owned()));
-        let properties = writer_properties()
-            .set_max_row_group_row_count(Some(ROW_GROUP))
-            .set_key_value_metadata(Some(parts.collect()))
-            .build();
-        let parquet = ArrowWriter::try_new(AtomicFile::create(&path)?, Arc::clone(&schema), Some(properties))
-            .map_err(|e| FileError::parquet(&path, "write it", e))?;
+        let parquet = ParquetFile::create(&path, &schema, ROW_GROUP as u64, true, parts.collect(), None)?;
         let mut csv = csv::WriterBuilder::new().from_writer(AtomicFile::create(folder.join(format!("{stem}.csv")))?);
         csv.write_record(columns.iter().map(|column| &column.name)).map_err(|e| csv_error(&path, e))?;
-        Ok(Self { columns, schema, parquet, csv, path })
+        Ok(Self { columns, schema, parquet, csv, path, waiting: Vec::new() })
     }
 
     /// Adds rows; each has one value per column, of its kind or null.
@@ -115,18 +112,29 @@ impl TableFile {
     /// # Errors
     /// Files that cannot be written.
     pub fn append(&mut self, rows: Vec<Vec<ParamValue>>) -> Result<(), FileError> {
-        let format = |reason: String| FileError::Format { path: self.path.clone(), reason };
-        let mut builders: Vec<ParamBuilder> =
-            self.columns.iter().map(|column| ParamBuilder::new(column.kind)).collect();
         for row in rows {
             if row.len() != self.columns.len() {
-                return Err(format(format!("{} values for {} columns", row.len(), self.columns.len())));
+                let reason = format!("{} values for {} columns", row.len(), self.columns.len());
+                return Err(FileError::Format { path: self.path.clone(), reason });
             }
             let cells = row.iter().zip(&self.columns).map(|(value, column)| match (value, column.decimals) {
                 (ParamValue::Float(value), Some(decimals)) => round_half_away(*value, decimals).to_string(),
                 (value, _) => value.to_text(),
             });
             self.csv.write_record(cells).map_err(|e| csv_error(&self.path, e))?;
+            self.waiting.push(row);
+            if self.waiting.len() == ROW_GROUP {
+                self.write_group()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_group(&mut self) -> Result<(), FileError> {
+        let format = |reason: String| FileError::Format { path: self.path.clone(), reason };
+        let mut builders: Vec<ParamBuilder> =
+            self.columns.iter().map(|column| ParamBuilder::new(column.kind)).collect();
+        for row in self.waiting.drain(..) {
             for ((builder, column), value) in builders.iter_mut().zip(&self.columns).zip(row) {
                 builder
                     .push(value)
@@ -135,18 +143,19 @@ impl TableFile {
         }
         let arrays = builders.into_iter().map(ParamBuilder::finish).collect();
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays).map_err(|e| format(e.to_string()))?;
-        self.parquet.write(&batch).map_err(|e| FileError::parquet(&self.path, "write it", e))
+        self.parquet.write_group(&batch)
     }
 
     /// Flushes both files and puts them in their places.
     ///
     /// # Errors
     /// Files that cannot be written.
-    pub fn commit(self) -> Result<(), FileError> {
-        let Self { parquet, csv, path, .. } = self;
-        let file = parquet.into_inner().map_err(|e| FileError::parquet(&path, "write it", e))?;
-        let csv = csv.into_inner().map_err(|e| FileError::io(&path, "write it", e.into_error()))?;
-        file.commit()?;
+    pub fn commit(mut self) -> Result<(), FileError> {
+        if !self.waiting.is_empty() {
+            self.write_group()?;
+        }
+        self.parquet.commit()?;
+        let csv = self.csv.into_inner().map_err(|e| FileError::io(&self.path, "write it", e.into_error()))?;
         csv.commit()
     }
 }
