@@ -3,6 +3,7 @@
 pub mod data;
 mod import;
 mod logs;
+pub mod plan;
 pub mod rows;
 pub mod run;
 pub mod strategies;
@@ -31,6 +32,8 @@ pub struct Cli {
 enum Command {
     /// Evaluate every setting of a grid file and rank them.
     Sweep(sweep::SweepArgs),
+    /// Tell what a sweep will do and take, and run nothing.
+    Plan(plan::PlanArgs),
     /// Run one backtest and write its artefacts.
     Run(run::RunArgs),
     /// Show one row of a run folder: its setting and every metric.
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
     };
     let result = catch_unwind(AssertUnwindSafe(|| match cli.command {
         Command::Sweep(args) => sweep::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Show(args) => rows::show(&args),
         Command::Replay(args) => rows::replay_row(&args),
