@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::Fields;
 use arrow_select::concat::concat_batches;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::KeyValue;
@@ -189,10 +190,7 @@ pub fn write_chunk(
         rows: rows.len() as u64,
         ways: count_ways(rows.iter().map(|row| row.way)),
     };
-    let metadata = metadata(&header, &batch);
-    let mut file = ParquetFile::create(path, schema.chunk(), header.rows, false, metadata, None)?;
-    file.write_group(&batch)?;
-    file.commit()?;
+    write_columns(path, &header, &batch)?;
     Ok(Chunk { header, batch })
 }
 
@@ -201,6 +199,29 @@ fn count_ways(ways: impl Iterator<Item = Way>) -> BTreeMap<String, u64> {
     let mut counts: BTreeMap<Way, u64> = BTreeMap::new();
     ways.for_each(|way| *counts.entry(way).or_default() += 1);
     counts.into_iter().map(|(way, rows)| (way.text(), rows)).collect()
+}
+
+/// Writes the columns of a chunk, of whatever kind of run: one row per trial, the trial numbers in the first column.
+pub(crate) fn write_batch(
+    path: &Path,
+    fingerprint: &Fingerprint,
+    trials: Range<u64>,
+    batch: &RecordBatch,
+) -> Result<(), FileError> {
+    let header = ChunkHeader {
+        fingerprint: fingerprint.clone(),
+        first_trial: trials.start,
+        rows: batch.num_rows() as u64,
+        ways: BTreeMap::new(),
+    };
+    write_columns(path, &header, batch)
+}
+
+fn write_columns(path: &Path, header: &ChunkHeader, batch: &RecordBatch) -> Result<(), FileError> {
+    let metadata = metadata(header, batch);
+    let mut file = ParquetFile::create(path, batch.schema_ref(), header.rows, false, metadata, None)?;
+    file.write_group(batch)?;
+    file.commit()
 }
 
 /// Chunks just written, kept for the ranking that follows as long as they are few and the ledger has room: a sweep of
@@ -340,6 +361,20 @@ pub fn read_chunk(
     fingerprint: &Fingerprint,
     trials: Range<u64>,
 ) -> Result<Chunk, ChunkError> {
+    let chunk = read_batch(path, schema.chunk().fields(), fingerprint, trials)?;
+    if ChunkColumns::new(schema, &chunk.batch).is_none() {
+        return Err(ChunkError::Damaged { path: path.to_owned(), reason: "has other columns than the run".to_owned() });
+    }
+    Ok(chunk)
+}
+
+/// Reads and checks a chunk of whatever kind of run, whose columns are `fields`.
+pub(crate) fn read_batch(
+    path: &Path,
+    fields: &Fields,
+    fingerprint: &Fingerprint,
+    trials: Range<u64>,
+) -> Result<Chunk, ChunkError> {
     let chunk = decode(path)?;
     let damaged = |reason: String| ChunkError::Damaged { path: path.to_owned(), reason };
     let differences = fingerprint.differences(&chunk.header.fingerprint);
@@ -350,11 +385,11 @@ pub fn read_chunk(
     if found != trials {
         return Err(damaged(format!("holds trials {found:?}, expected {trials:?}")));
     }
-    if chunk.batch.schema_ref().fields() != schema.chunk().fields() {
+    if chunk.batch.schema_ref().fields() != fields {
         return Err(damaged("has other columns than the run".to_owned()));
     }
-    let in_order = ChunkColumns::new(schema, &chunk.batch).is_some_and(|c| c.trial.values().iter().copied().eq(trials));
-    if !in_order {
+    let numbers = chunk.batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt64Type>());
+    if !numbers.is_some_and(|numbers| numbers.values().iter().copied().eq(trials)) {
         return Err(damaged("rows are not in the order of trials".to_owned()));
     }
     Ok(chunk)

@@ -16,7 +16,7 @@ use engine::metrics::{CATALOGUE, METRIC_COUNT, Metric, MetricValues};
 use crate::fingerprint::{hex, unhex};
 use crate::space::{ColumnKind, Space};
 
-fn data_type(kind: ColumnKind) -> DataType {
+pub(crate) fn data_type(kind: ColumnKind) -> DataType {
     match kind {
         ColumnKind::Int => DataType::Int64,
         ColumnKind::Float => DataType::Float64,
@@ -327,7 +327,7 @@ fn metric_column(rows: &[Done<'_, Outcome>], metric: Metric) -> ArrayRef {
     }
 }
 
-enum ParamBuilder {
+pub(crate) enum ParamBuilder {
     Int(Int64Builder),
     Float(Float64Builder),
     Bool(BooleanBuilder),
@@ -335,7 +335,7 @@ enum ParamBuilder {
 }
 
 impl ParamBuilder {
-    fn new(kind: ColumnKind) -> Self {
+    pub(crate) fn new(kind: ColumnKind) -> Self {
         match kind {
             ColumnKind::Int => Self::Int(Int64Builder::new()),
             ColumnKind::Float => Self::Float(Float64Builder::new()),
@@ -345,7 +345,7 @@ impl ParamBuilder {
     }
 
     /// Gives the value back where it is of another kind.
-    fn push(&mut self, value: ParamValue) -> Result<(), ParamValue> {
+    pub(crate) fn push(&mut self, value: ParamValue) -> Result<(), ParamValue> {
         match (self, value) {
             (Self::Int(column), ParamValue::Int(value)) => column.append_value(value),
             (Self::Int(column), ParamValue::Null) => column.append_null(),
@@ -360,7 +360,7 @@ impl ParamBuilder {
         Ok(())
     }
 
-    fn finish(self) -> ArrayRef {
+    pub(crate) fn finish(self) -> ArrayRef {
         match self {
             Self::Int(mut column) => Arc::new(column.finish()),
             Self::Float(mut column) => Arc::new(column.finish()),

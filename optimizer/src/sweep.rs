@@ -38,7 +38,7 @@ use crate::trial::{Resolver, TrialConfigs};
 pub const ENGINE_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("OMEGA_SOURCE_DIGEST"));
 
 /// Keys of the lock file that decide no row of a chunk.
-const MAY_CHANGE: [&str; 4] = ["objective", "gates", "limits", "output"];
+const MAY_CHANGE: [&str; 5] = ["objective", "gates", "limits", "output", "walk_forward"];
 
 /// What was typed, beside the grid file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,9 +170,9 @@ impl Experiment {
         warnings
     }
 
-    /// What the strategy tells of every setting looked at: some trials, and from both corners of the lattice each axis
-    /// moved to its other values (many values: to the middle and the ends). What depends on an axis is left out.
-    fn warnings_of_all(&self) -> Vec<String> {
+    /// Configs of feasible settings that stand for all: some trials, and from both corners of the lattice each axis moved
+    /// to its other values (many values: to the middle and the ends).
+    pub(crate) fn probes(&self) -> Vec<RunConfig> {
         const MOST: u32 = 16;
         let space = self.space();
         let first = vec![0; space.axes().len()];
@@ -191,9 +191,15 @@ impl Experiment {
         }
         points.sort_unstable();
         points.dedup();
+        let feasible = points.iter().filter(|point| space.is_feasible(point));
+        feasible.filter_map(|point| self.config_of(&space.setting(0, space.lattice_index(point))).ok()).collect()
+    }
+
+    /// What the strategy tells of every setting looked at (see [`Experiment::probes`]). What depends on an axis is left
+    /// out.
+    fn warnings_of_all(&self) -> Vec<String> {
         let mut common: Option<Vec<String>> = None;
-        for point in points.iter().filter(|point| space.is_feasible(point)) {
-            let Ok(config) = self.config_of(&space.setting(0, space.lattice_index(point))) else { continue };
+        for config in self.probes() {
             let told = self.family.warnings(&config.strategy_parameters, &config.build_context());
             match &mut common {
                 None => common = Some(told),
@@ -300,7 +306,8 @@ impl Sweep {
         keep_manifest(&environment, &sources.cache_dir);
         let plan = experiment.chunks();
         let schema = RowSchema::of(experiment.space());
-        let bars = book_bars(&environment, &experiment, &plan, &schema, options.threads, &ledger)?;
+        let (chunk, ranking) = (chunk_bytes(&plan, trial_bytes(&schema)), leaderboard::least_memory(&schema, &plan));
+        let bars = book_bars(&environment, &experiment, options.threads, &ledger, chunk, ranking)?;
         let fingerprint = fingerprint(&experiment, &environment);
         let root = output_root(&experiment, options);
         let folder = RunFolder::open(&root, &experiment.grid.name, &fingerprint.hash8(), options.fresh)?;
@@ -550,23 +557,29 @@ pub(crate) fn output_root(experiment: &Experiment, options: &Options) -> PathBuf
 
 /// Everything that decides the rows, each part as a digest or a short text.
 pub(crate) fn fingerprint(experiment: &Experiment, environment: &Environment) -> Fingerprint {
+    Fingerprint::new(sweep_parts(experiment, environment))
+}
+
+/// The parts of a sweep's fingerprint.
+pub(crate) fn sweep_parts(experiment: &Experiment, environment: &Environment) -> Vec<(String, String)> {
     let space = experiment.space();
     let identity = experiment.grid.identity(space, &experiment.config.hashed_document());
     let digest = |part: &str| canonical::canonical_hash(&identity[part]);
-    Fingerprint::new([
+    let parts = [
         ("config", digest("config")),
         ("space", digest("space")),
         ("search", canonical::canonical_json(&identity["search"])),
         ("seed", experiment.grid.seed.to_string()),
         ("data", environment.manifest().sha256()),
         ("engine_version", ENGINE_VERSION.to_owned()),
-    ])
+    ];
+    parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Marks the line of the lock file that keeps the master seed of a `prod` sweep.
 pub(crate) const MASTER_LINE: &str = "# execution master seed: ";
 
-fn lock_text(experiment: &Experiment, plan: &ChunkPlan, master: Option<u64>) -> String {
+pub(crate) fn lock_text(experiment: &Experiment, plan: &ChunkPlan, master: Option<u64>) -> String {
     let text = experiment.grid.lock_yaml(experiment.space(), &experiment.config.hashed_document(), plan.size());
     match master {
         Some(master) => format!("{MASTER_LINE}{master}\n{text}"),
@@ -575,7 +588,7 @@ fn lock_text(experiment: &Experiment, plan: &ChunkPlan, master: Option<u64>) -> 
 }
 
 /// In `prod` without a seed: one 64-bit number per sweep from the operating system, kept in the lock file.
-fn execution_master(config: &RunConfig, folder: &RunFolder) -> Result<Option<u64>, CommandError> {
+pub(crate) fn execution_master(config: &RunConfig, folder: &RunFolder) -> Result<Option<u64>, CommandError> {
     if config.run_mode != RunMode::Prod || config.rng_seed.is_some() {
         return Ok(None);
     }
@@ -588,16 +601,16 @@ fn execution_master(config: &RunConfig, folder: &RunFolder) -> Result<Option<u64
     Ok(Some(drawn))
 }
 
-/// Books the mapped bars and makes sure that the rest of what is needed fits beside them.
-fn book_bars(
+/// Books the mapped bars and makes sure that the rest of what is needed fits beside them: see [`needed_memory`].
+pub(crate) fn book_bars(
     environment: &Environment,
     experiment: &Experiment,
-    plan: &ChunkPlan,
-    schema: &RowSchema,
     threads: usize,
     ledger: &Ledger,
+    chunk: usize,
+    finish: usize,
 ) -> Result<Reservation, CommandError> {
-    let needed = needed_memory(environment, experiment, plan, schema, threads);
+    let needed = needed_memory(environment, experiment, threads, chunk, finish);
     let refused = CommandError::Memory { cap: ledger.cap(), needed };
     if needed > ledger.cap() {
         return Err(refused);
@@ -605,13 +618,14 @@ fn book_bars(
     ledger.try_reserve(market_bytes(&environment.data().market)).ok_or(refused)
 }
 
-/// The least cap that holds: bars, one tile per thread and one chunk, or the ranking.
+/// The least cap that holds: bars, and beside them one tile per thread and one chunk (`chunk` bytes), and at the end what
+/// comes after evaluation (`finish` bytes).
 pub(crate) fn needed_memory(
     environment: &Environment,
     experiment: &Experiment,
-    plan: &ChunkPlan,
-    schema: &RowSchema,
     threads: usize,
+    chunk: usize,
+    finish: usize,
 ) -> usize {
     let market = &environment.data().market;
     let first = experiment.trials.setting(0);
@@ -619,8 +633,10 @@ pub(crate) fn needed_memory(
     let first = first.and_then(|setting| Resolver::new(&configs, environment).resolve(&setting).prepared.ok());
     let (columns, unit) = first.map_or((0, 0), |prepared| (prepared.columns().len(), unit_bytes(&prepared)));
     let tile = threads * columns * market.bars.len() * size_of::<f64>();
-    let work = (tile + chunk_bytes(plan, trial_bytes(schema) + unit)).max(leaderboard::least_memory(schema, plan));
-    market_bytes(market) + work
+    let plan = experiment.chunks();
+    let settings = usize::try_from(plan.size().min(plan.total())).unwrap_or(usize::MAX).saturating_mul(unit);
+    let work = tile.saturating_add(chunk).saturating_add(settings).max(finish);
+    market_bytes(market).saturating_add(work)
 }
 
 pub(crate) fn market_bytes(market: &MarketData) -> usize {

@@ -8,6 +8,7 @@ pub mod rows;
 pub mod run;
 pub mod strategies;
 pub mod sweep;
+pub mod walkforward;
 
 use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,6 +35,8 @@ enum Command {
     Sweep(sweep::SweepArgs),
     /// Tell what a sweep will do and take, and run nothing.
     Plan(plan::PlanArgs),
+    /// Choose on the past, judge on the unseen, window by window.
+    Walkforward(walkforward::WalkForwardArgs),
     /// Run one backtest and write its artefacts.
     Run(run::RunArgs),
     /// Show one row of a run folder: its setting and every metric.
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
     let result = catch_unwind(AssertUnwindSafe(|| match cli.command {
         Command::Sweep(args) => sweep::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Walkforward(args) => walkforward::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Show(args) => rows::show(&args),
         Command::Replay(args) => rows::replay_row(&args),

@@ -153,7 +153,7 @@ fn exit_code(report: &Report) -> ExitCode {
 }
 
 /// Set by the first Ctrl-C or SIGTERM; a second one ends the process at once. What is committed stays either way.
-fn stop_flag() -> &'static AtomicBool {
+pub(super) fn stop_flag() -> &'static AtomicBool {
     static STOP: AtomicBool = AtomicBool::new(false);
     static SIGNALS: AtomicU8 = AtomicU8::new(0);
     let installed = ctrlc::set_handler(|| {
@@ -168,11 +168,11 @@ fn stop_flag() -> &'static AtomicBool {
     &STOP
 }
 
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 

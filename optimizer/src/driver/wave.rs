@@ -280,32 +280,29 @@ impl<W: Work> Wave<'_, W> {
     /// Units to be evaluated, in the order of work, cut into tiles.
     ///
     /// Where the columns of the whole wave fit, units that leave their positions by the same rules stand together, so
-    /// that exits are found once. Where they do not, what is dear to compute changes slowest, so that it is computed once
-    /// and then makes room.
+    /// that exits are found once, and among them those that ask the same of late guards, whose answers then stay in the
+    /// cache of a core. Where they do not fit, what is dear to compute changes slowest, so that it is computed once and
+    /// then makes room.
     fn tiles(&self) -> Tiles {
         let to_do = || (0..self.units.len()).filter_map(|unit| Some((unit, self.units[unit].prepared.as_ref()?)));
         let mut columns: BTreeMap<&[ColumnKey], usize> = to_do().map(|(_, prepared)| (prepared.columns(), 0)).collect();
         columns.values_mut().enumerate().for_each(|(rank, slot)| *slot = rank);
         let columns_fit = self.columns_fit(to_do().map(|(_, prepared)| prepared), columns.keys().copied());
-        let mut dear: BTreeMap<Vec<Dear>, usize> = BTreeMap::new();
-        if !columns_fit {
-            dear = to_do().map(|(_, prepared)| (dear_of(prepared), 0)).collect();
-            dear.values_mut().enumerate().for_each(|(rank, slot)| *slot = rank);
-        }
+        let mut dear: BTreeMap<Vec<Dear>, usize> = to_do().map(|(_, prepared)| (dear_of(prepared), 0)).collect();
+        dear.values_mut().enumerate().for_each(|(rank, slot)| *slot = rank);
         let mut order: Vec<Place> = to_do()
-            .map(|(unit, prepared)| Place {
-                dear: if columns_fit { 0 } else { dear.get(&dear_of(prepared)).copied().unwrap_or(0) },
-                exit: prepared.exit_hint(),
-                columns: columns.get(prepared.columns()).copied().unwrap_or(0),
-                unit,
+            .map(|(unit, prepared)| {
+                let (exit, dear) = (prepared.exit_hint(), dear.get(&dear_of(prepared)).copied().unwrap_or(0) as u64);
+                let columns = columns.get(prepared.columns()).copied().unwrap_or(0);
+                Place { group: if columns_fit { (exit, dear) } else { (dear, exit) }, columns, unit }
             })
             .collect();
         order.sort_unstable();
         Tiles { units: self.cut(&order, columns_fit), columns_fit }
     }
 
-    /// Tiles end where a group ends, if one does within twice their size, and before their columns, all of which are held
-    /// while a tile is worked on, take more than a thread's share of the room.
+    /// Tiles end where a group ends (of equal exits, or of equal dear things), if one does within twice their size, and
+    /// before their columns, all of which are held while a tile is worked on, take more than a thread's share of the room.
     fn cut(&self, order: &[Place], columns_fit: bool) -> Vec<Vec<usize>> {
         let column = self.job.environment.data().market.bars.len() * size_of::<f64>();
         let most_columns = self.room / 2 / self.job.threads / column.max(1);
@@ -322,7 +319,7 @@ impl<W: Work> Wave<'_, W> {
             }
             let ends = |tile: &Vec<usize>| {
                 tile.len() >= most
-                    || (tile.len() >= target && group != Some((place.dear, place.exit)))
+                    || (tile.len() >= target && group != Some(place.group.0))
                     || columns.len() > most_columns
             };
             if tiles.last().is_none_or(ends) {
@@ -335,7 +332,7 @@ impl<W: Work> Wave<'_, W> {
             if let Some(tile) = tiles.last_mut() {
                 tile.push(place.unit);
             }
-            group = Some((place.dear, place.exit));
+            group = Some(place.group.0);
         }
         tiles
     }
@@ -477,8 +474,8 @@ impl<W: Work> Wave<'_, W> {
 /// Where a unit stands in the order of work.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    dear: usize,
-    exit: u64,
+    /// Hint of its exits and rank of what is dear about it, the slower one first.
+    group: (u64, u64),
     columns: usize,
     unit: usize,
 }

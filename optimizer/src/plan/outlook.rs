@@ -12,8 +12,9 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::chunk::{ChunkError, ChunkPlan, file_name, read_chunk};
-use crate::driver::{DriverError, unit_bytes};
+use crate::driver::{DriverError, chunk_bytes, unit_bytes};
 use crate::error::{CommandError, guarded};
+use crate::leaderboard::least_memory;
 use crate::plan::memory::Ledger;
 use crate::plan::survey::{Survey, survey};
 use crate::row::RowSchema;
@@ -89,7 +90,8 @@ impl Outlook {
             .build()
             .map_err(|e| DriverError::Threads { threads: options.threads, reason: e.to_string() })?;
         let (chunks, schema) = (experiment.chunks(), RowSchema::of(experiment.space()));
-        let memory_least = needed_memory(&environment, experiment, &chunks, &schema, options.threads);
+        let (chunk, ranking) = (chunk_bytes(&chunks, trial_bytes(&schema)), least_memory(&schema, &chunks));
+        let memory_least = needed_memory(&environment, experiment, options.threads, chunk, ranking);
         let market = market_bytes(&environment.data().market);
         // A cap that is too small is told, not refused: nothing runs.
         let _bars = ledger.try_reserve(market);
