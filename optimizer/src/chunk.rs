@@ -23,7 +23,7 @@ use crate::atomic::FileError;
 use crate::fingerprint::{Fingerprint, PartDifference, hex};
 use crate::parquet_file::ParquetFile;
 use crate::plan::memory::{Ledger, Reservation};
-use crate::row::{ChunkColumns, Done, Outcome, ParamValue, Row, RowSchema};
+use crate::row::{ChunkColumns, Done, Outcome, ParamValue, Row, RowSchema, Way};
 
 /// Version of the chunk format. Readers know every version up to this one.
 pub const FORMAT_VERSION: u32 = 1;
@@ -108,6 +108,8 @@ pub struct ChunkHeader {
     pub first_trial: u64,
     /// Number of rows.
     pub rows: u64,
+    /// Rows by the way they are evaluated, as [`crate::row::Way::text`] names it.
+    pub ways: BTreeMap<String, u64>,
 }
 
 /// A chunk could not be used.
@@ -165,7 +167,7 @@ impl Chunk {
     }
 }
 
-/// Writes one chunk beside `path`, flushes and renames it; returns its columns.
+/// Writes one chunk beside `path`, flushes and renames it; returns what reading it would give.
 ///
 /// `rows` are those of consecutive trials, in order; `params` pushes the axis values of a trial (see
 /// [`RowSchema::batch`]).
@@ -175,15 +177,28 @@ pub fn write_chunk(
     fingerprint: &Fingerprint,
     rows: &[Done<'_, Outcome>],
     params: &mut dyn FnMut(u64, &mut Vec<ParamValue>),
-) -> Result<RecordBatch, FileError> {
+) -> Result<Chunk, FileError> {
     let format = |reason: String| FileError::Format { path: path.to_owned(), reason };
     let first_trial = rows.first().map_or(0, |row| row.trial);
     if rows.iter().zip(first_trial..).any(|(row, trial)| row.trial != trial) {
         return Err(format("rows of a chunk must be consecutive trials".to_owned()));
     }
     let batch = schema.batch(rows, params).map_err(|e| format(e.to_string()))?;
-    write_batch(path, fingerprint, first_trial..first_trial + rows.len() as u64, &batch)?;
-    Ok(batch)
+    let header = ChunkHeader {
+        fingerprint: fingerprint.clone(),
+        first_trial,
+        rows: rows.len() as u64,
+        ways: count_ways(rows.iter().map(|row| row.way)),
+    };
+    write_columns(path, &header, &batch)?;
+    Ok(Chunk { header, batch })
+}
+
+/// Rows by the way they are evaluated.
+fn count_ways(ways: impl Iterator<Item = Way>) -> BTreeMap<String, u64> {
+    let mut counts: BTreeMap<Way, u64> = BTreeMap::new();
+    ways.for_each(|way| *counts.entry(way).or_default() += 1);
+    counts.into_iter().map(|(way, rows)| (way.text(), rows)).collect()
 }
 
 /// Writes the columns of a chunk, of whatever kind of run: one row per trial, the trial numbers in the first column.
@@ -193,9 +208,17 @@ pub(crate) fn write_batch(
     trials: Range<u64>,
     batch: &RecordBatch,
 ) -> Result<(), FileError> {
-    let header =
-        ChunkHeader { fingerprint: fingerprint.clone(), first_trial: trials.start, rows: batch.num_rows() as u64 };
-    let metadata = metadata(&header, batch);
+    let header = ChunkHeader {
+        fingerprint: fingerprint.clone(),
+        first_trial: trials.start,
+        rows: batch.num_rows() as u64,
+        ways: BTreeMap::new(),
+    };
+    write_columns(path, &header, batch)
+}
+
+fn write_columns(path: &Path, header: &ChunkHeader, batch: &RecordBatch) -> Result<(), FileError> {
+    let metadata = metadata(header, batch);
     let mut file = ParquetFile::create(path, batch.schema_ref(), header.rows, false, metadata, None)?;
     file.write_group(batch)?;
     file.commit()
@@ -212,7 +235,7 @@ pub struct Kept {
 
 #[derive(Debug, Default)]
 struct Held {
-    batches: BTreeMap<u64, (RecordBatch, Reservation)>,
+    kept: BTreeMap<u64, (Chunk, Reservation)>,
     bytes: usize,
 }
 
@@ -223,20 +246,20 @@ impl Kept {
     }
 
     /// Keeps a chunk if there is room.
-    pub fn keep(&self, index: u64, batch: RecordBatch) {
-        let bytes = batch.get_array_memory_size();
+    pub fn keep(&self, index: u64, chunk: Chunk) {
+        let bytes = chunk.batch.get_array_memory_size();
         let mut held = self.lock();
         if held.bytes + bytes <= self.most
             && let Some(reservation) = self.ledger.try_reserve(bytes)
         {
             held.bytes += bytes;
-            held.batches.insert(index, (batch, reservation));
+            held.kept.insert(index, (chunk, reservation));
         }
     }
 
     /// The chunk, if it was kept.
-    pub fn get(&self, index: u64) -> Option<RecordBatch> {
-        self.lock().batches.get(&index).map(|(batch, _)| batch.clone())
+    pub fn get(&self, index: u64) -> Option<Chunk> {
+        self.lock().kept.get(&index).map(|(chunk, _)| chunk.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -248,6 +271,8 @@ pub(crate) const KEY_FORMAT: &str = "omega.format";
 pub(crate) const KEY_PART: &str = "omega.run.";
 const KEY_FIRST: &str = "omega.first_trial";
 const KEY_ROWS: &str = "omega.rows";
+/// One key per way of evaluation: rows.
+const KEY_WAY: &str = "omega.way.";
 const KEY_DIGEST: &str = "omega.sha256";
 
 fn metadata(header: &ChunkHeader, batch: &RecordBatch) -> Vec<KeyValue> {
@@ -258,6 +283,7 @@ fn metadata(header: &ChunkHeader, batch: &RecordBatch) -> Vec<KeyValue> {
     }));
     pairs.push(KeyValue::new(KEY_FIRST.to_owned(), header.first_trial.to_string()));
     pairs.push(KeyValue::new(KEY_ROWS.to_owned(), header.rows.to_string()));
+    pairs.extend(header.ways.iter().map(|(way, rows)| KeyValue::new(format!("{KEY_WAY}{way}"), rows.to_string())));
     pairs.push(KeyValue::new(KEY_DIGEST.to_owned(), hex(&content_digest(header, batch))));
     pairs
 }
@@ -270,6 +296,11 @@ fn content_digest(header: &ChunkHeader, batch: &RecordBatch) -> [u8; 32] {
     hash.update(header.fingerprint.digest());
     hash.update(header.first_trial.to_le_bytes());
     hash.update(header.rows.to_le_bytes());
+    for (way, rows) in &header.ways {
+        hash.update((way.len() as u64).to_le_bytes());
+        hash.update(way);
+        hash.update(rows.to_le_bytes());
+    }
     let mut bytes = Vec::new();
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         bytes.clear();
@@ -410,8 +441,16 @@ fn decode_parquet(path: &Path, file: File) -> Result<(ChunkHeader, String, Recor
         let name = pair.key.strip_prefix(KEY_PART)?;
         Some((name, pair.value.as_deref().unwrap_or_default()))
     });
-    let header =
-        ChunkHeader { fingerprint: Fingerprint::new(parts), first_trial: number(KEY_FIRST)?, rows: number(KEY_ROWS)? };
+    let ways = pairs.iter().filter_map(|pair| {
+        let way = pair.key.strip_prefix(KEY_WAY)?;
+        Some(number(&pair.key).map(|rows| (way.to_owned(), rows)))
+    });
+    let header = ChunkHeader {
+        fingerprint: Fingerprint::new(parts),
+        first_trial: number(KEY_FIRST)?,
+        rows: number(KEY_ROWS)?,
+        ways: ways.collect::<Result<_, _>>()?,
+    };
     let digest = value(KEY_DIGEST)?.to_owned();
     let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)

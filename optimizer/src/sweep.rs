@@ -98,7 +98,7 @@ impl Experiment {
         Ok(experiment)
     }
 
-    fn space(&self) -> &Arc<Space> {
+    pub(crate) fn space(&self) -> &Arc<Space> {
         self.trials.space()
     }
 
@@ -300,9 +300,7 @@ impl Sweep {
     /// # Errors
     /// Data errors, a folder that cannot be used, a cap that is too small: all before work starts.
     pub fn open(experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
-        let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
-        let cap = options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap);
-        let ledger = Ledger::new(cap);
+        let ledger = Ledger::new(cap_of(&experiment, options));
         let environment =
             Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
         keep_manifest(&environment, &sources.cache_dir);
@@ -507,7 +505,8 @@ impl Sweep {
             "status": counts,
             "failures": summary.failures,
             "left_out": self.left_out(),
-            "walked": experiment.trials.len(),
+            "jumped": summary.ways.get("jumped").copied().unwrap_or(0),
+            "walked": walked(&summary.ways),
             "csv_rows": summary.csv_rows,
             "csv_left_out": summary.csv_left_out(),
             "gates": experiment.grid.gates.texts().zip(&summary.gates).map(|(gate, passed)| json!({"gate": gate, "passed": passed})).collect::<Vec<_>>(),
@@ -521,6 +520,12 @@ impl Sweep {
     fn left_out(&self) -> Vec<Value> {
         left_out(&self.experiment)
     }
+}
+
+/// Rows that are walked, by reason.
+fn walked(ways: &std::collections::BTreeMap<String, u64>) -> serde_json::Map<String, Value> {
+    let walked = ways.iter().filter_map(|(way, rows)| Some((way.strip_prefix("walked: ")?.to_owned(), json!(rows))));
+    walked.collect()
 }
 
 /// Settings of the lattice that break each constraint.
@@ -539,13 +544,19 @@ pub fn left_out(experiment: &Experiment) -> Vec<Value> {
         .collect()
 }
 
+/// `--memory`, else the grid's, else a share of the machine's.
+pub(crate) fn cap_of(experiment: &Experiment, options: &Options) -> usize {
+    let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
+    options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap)
+}
+
 pub(crate) fn output_root(experiment: &Experiment, options: &Options) -> PathBuf {
     let named = options.out.clone().or_else(|| experiment.grid.output.dir.clone().map(PathBuf::from));
     named.unwrap_or_else(|| PathBuf::from("results"))
 }
 
 /// Everything that decides the rows, each part as a digest or a short text.
-fn fingerprint(experiment: &Experiment, environment: &Environment) -> Fingerprint {
+pub(crate) fn fingerprint(experiment: &Experiment, environment: &Environment) -> Fingerprint {
     Fingerprint::new(sweep_parts(experiment, environment))
 }
 
@@ -590,8 +601,7 @@ pub(crate) fn execution_master(config: &RunConfig, folder: &RunFolder) -> Result
     Ok(Some(drawn))
 }
 
-/// Books the mapped bars and makes sure that one tile per thread and one chunk (`chunk` bytes), and at the end what comes
-/// after evaluation (`finish` bytes), fit beside them.
+/// Books the mapped bars and makes sure that the rest of what is needed fits beside them: see [`needed_memory`].
 pub(crate) fn book_bars(
     environment: &Environment,
     experiment: &Experiment,
@@ -600,8 +610,24 @@ pub(crate) fn book_bars(
     chunk: usize,
     finish: usize,
 ) -> Result<Reservation, CommandError> {
+    let needed = needed_memory(environment, experiment, threads, chunk, finish);
+    let refused = CommandError::Memory { cap: ledger.cap(), needed };
+    if needed > ledger.cap() {
+        return Err(refused);
+    }
+    ledger.try_reserve(market_bytes(&environment.data().market)).ok_or(refused)
+}
+
+/// The least cap that holds: bars, and beside them one tile per thread and one chunk (`chunk` bytes), and at the end what
+/// comes after evaluation (`finish` bytes).
+pub(crate) fn needed_memory(
+    environment: &Environment,
+    experiment: &Experiment,
+    threads: usize,
+    chunk: usize,
+    finish: usize,
+) -> usize {
     let market = &environment.data().market;
-    let bars = market_bytes(market);
     let first = experiment.trials.setting(0);
     let configs = TrialConfigs::new(Arc::clone(experiment.space()), experiment.config.document.clone(), None);
     let first = first.and_then(|setting| Resolver::new(&configs, environment).resolve(&setting).prepared.ok());
@@ -610,14 +636,10 @@ pub(crate) fn book_bars(
     let plan = experiment.chunks();
     let settings = usize::try_from(plan.size().min(plan.total())).unwrap_or(usize::MAX).saturating_mul(unit);
     let work = tile.saturating_add(chunk).saturating_add(settings).max(finish);
-    let needed = bars + work;
-    if needed > ledger.cap() {
-        return Err(CommandError::Memory { cap: ledger.cap(), needed });
-    }
-    ledger.try_reserve(bars).ok_or(CommandError::Memory { cap: ledger.cap(), needed })
+    market_bytes(market).saturating_add(work)
 }
 
-fn market_bytes(market: &MarketData) -> usize {
+pub(crate) fn market_bytes(market: &MarketData) -> usize {
     const COLUMNS: usize = 11;
     let bytes = |bars: &Bars| bars.len() * COLUMNS * size_of::<f64>();
     bytes(&market.bars) + market.others.iter().map(bytes).sum::<usize>()

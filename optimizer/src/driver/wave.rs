@@ -14,8 +14,7 @@ use engine::Error;
 use engine::backtest::Prepared;
 use engine::backtest::tile::Workspace;
 use engine::indicators::{ColumnKey, Series};
-use engine::rules::{Comparison, Condition, LateGuard};
-use engine::units::Bits;
+use engine::rules::{Condition, LateGuard};
 use rayon::prelude::*;
 
 use super::known::Known;
@@ -23,6 +22,8 @@ use super::{Done, DriverError, Job, Phase, State, Work, Workers};
 use crate::atomic::{FileError, sync_dir};
 use crate::error::guarded;
 use crate::plan::memory::Reservation;
+use crate::plan::survey::question;
+use crate::row::Way;
 use crate::space::Setting;
 use crate::trial::{self, Resolver};
 
@@ -38,6 +39,7 @@ struct Planned<O> {
     trial: u64,
     config_hash: [u8; 32],
     rng_seed: u64,
+    way: Way,
     from: From<O>,
 }
 
@@ -199,6 +201,7 @@ fn group<W: Work>(
     let mut units: Vec<Unit<W::Outcome>> = Vec::new();
     let mut planned = Vec::with_capacity(resolved.len());
     for (at, trial) in resolved.into_iter().enumerate() {
+        let way = trial.result.as_ref().map_or(Way::Unresolved, Way::of);
         let from = match trial.result {
             Err(outcome) => From::Failed(outcome),
             Ok(prepared) => {
@@ -214,7 +217,8 @@ fn group<W: Work>(
                 From::Unit { unit, rules_hash }
             }
         };
-        planned.push(Planned { trial: trial.trial, config_hash: trial.config_hash, rng_seed: trial.rng_seed, from });
+        let Resolved { trial, config_hash, rng_seed, .. } = trial;
+        planned.push(Planned { trial, config_hash, rng_seed, way, from });
     }
     (planned, units)
 }
@@ -276,32 +280,33 @@ impl<W: Work> Wave<'_, W> {
     /// Units to be evaluated, in the order of work, cut into tiles.
     ///
     /// Where the columns of the whole wave fit, units that leave their positions by the same rules stand together, so
-    /// that exits are found once. Where they do not, what is dear to compute changes slowest, so that it is computed once
-    /// and then makes room.
+    /// that exits are found once, and among them those that ask the same of late guards, whose answers then stay in the
+    /// cache of a core. Where they do not fit, what is dear to compute changes slowest, so that it is computed once and
+    /// then makes room.
     fn tiles(&self) -> Tiles {
         let to_do = || (0..self.units.len()).filter_map(|unit| Some((unit, self.units[unit].prepared.as_ref()?)));
         let mut columns: BTreeMap<&[ColumnKey], usize> = to_do().map(|(_, prepared)| (prepared.columns(), 0)).collect();
         columns.values_mut().enumerate().for_each(|(rank, slot)| *slot = rank);
         let columns_fit = self.columns_fit(to_do().map(|(_, prepared)| prepared), columns.keys().copied());
-        let mut dear: BTreeMap<Vec<Dear>, usize> = BTreeMap::new();
-        if !columns_fit {
-            dear = to_do().map(|(_, prepared)| (dear_of(prepared), 0)).collect();
-            dear.values_mut().enumerate().for_each(|(rank, slot)| *slot = rank);
-        }
+        let mut dear: BTreeMap<Vec<Dear>, usize> = to_do().map(|(_, prepared)| (dear_of(prepared), 0)).collect();
+        dear.values_mut().enumerate().for_each(|(rank, slot)| *slot = rank);
         let mut order: Vec<Place> = to_do()
-            .map(|(unit, prepared)| Place {
-                dear: if columns_fit { 0 } else { dear.get(&dear_of(prepared)).copied().unwrap_or(0) },
-                exit: prepared.exit_hint(),
-                columns: columns.get(prepared.columns()).copied().unwrap_or(0),
-                unit,
+            .map(|(unit, prepared)| {
+                let (exit, dear) = (prepared.exit_hint(), dear.get(&dear_of(prepared)).copied().unwrap_or(0) as u64);
+                let columns = columns.get(prepared.columns()).copied().unwrap_or(0);
+                Place { group: if columns_fit { (exit, dear) } else { (dear, exit) }, columns, unit }
             })
             .collect();
         order.sort_unstable();
-        Tiles { units: self.cut(&order), columns_fit }
+        Tiles { units: self.cut(&order, columns_fit), columns_fit }
     }
 
-    /// Tiles end where a group ends, if one does within twice their size.
-    fn cut(&self, order: &[Place]) -> Vec<Vec<usize>> {
+    /// Tiles end where a group ends (of equal exits, or of equal dear things), if one does within twice their size, and
+    /// before their columns, all of which are held while a tile is worked on, take more than a thread's share of the room.
+    fn cut(&self, order: &[Place], columns_fit: bool) -> Vec<Vec<usize>> {
+        let column = self.job.environment.data().market.bars.len() * size_of::<f64>();
+        let most_columns = self.room / 2 / self.job.threads / column.max(1);
+        let mut columns: HashSet<&ColumnKey> = HashSet::new();
         let most = (TILE / self.job.work.jobs_per_setting().max(1)).max(1);
         let busy = order.len().div_ceil(self.job.threads * TILES_PER_THREAD);
         let target = if self.job.threads > 1 { busy.clamp(1, most) } else { most };
@@ -309,16 +314,25 @@ impl<W: Work> Wave<'_, W> {
         let mut tiles: Vec<Vec<usize>> = Vec::new();
         let mut group = None;
         for place in order {
+            if !columns_fit {
+                columns.extend(self.units[place.unit].prepared.iter().flat_map(Prepared::columns));
+            }
             let ends = |tile: &Vec<usize>| {
-                tile.len() >= most || (tile.len() >= target && group != Some((place.dear, place.exit)))
+                tile.len() >= most
+                    || (tile.len() >= target && group != Some(place.group.0))
+                    || columns.len() > most_columns
             };
             if tiles.last().is_none_or(ends) {
                 tiles.push(Vec::with_capacity(target));
+                columns.clear();
+                if !columns_fit {
+                    columns.extend(self.units[place.unit].prepared.iter().flat_map(Prepared::columns));
+                }
             }
             if let Some(tile) = tiles.last_mut() {
                 tile.push(place.unit);
             }
-            group = Some((place.dear, place.exit));
+            group = Some(place.group.0);
         }
         tiles
     }
@@ -441,6 +455,7 @@ impl<W: Work> Wave<'_, W> {
             config_hash: &planned.config_hash,
             rules_hash,
             rng_seed: planned.rng_seed,
+            way: planned.way,
             outcome,
         }
     }
@@ -459,8 +474,8 @@ impl<W: Work> Wave<'_, W> {
 /// Where a unit stands in the order of work.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    dear: usize,
-    exit: u64,
+    /// Hint of its exits and rank of what is dear about it, the slower one first.
+    group: (u64, u64),
     columns: usize,
     unit: usize,
 }
@@ -485,19 +500,4 @@ fn dear_of(prepared: &Prepared) -> Vec<Dear> {
         )
     };
     guards.chain(prepared.columns().iter().filter(is_dear).map(|key| Dear::Recursion(*key))).collect()
-}
-
-/// A late guard without what does not enter the answer it remembers.
-fn question(guard: &LateGuard) -> LateGuard {
-    let mut question = guard.clone();
-    match &mut question {
-        LateGuard::LocalKalmanGarchZ { comparison, threshold, .. } => {
-            (*comparison, *threshold) = (Comparison::Less, Bits::new(0.0));
-        }
-        LateGuard::VolCluster { hysteresis_bars, allowed, .. } => {
-            *hysteresis_bars = 0;
-            allowed.clear();
-        }
-    }
-    question
 }

@@ -311,6 +311,7 @@ mod tests {
         let done = |row: &'_ Row| (row.trial, row.trial.to_be_bytes());
         let parts = rows.iter().map(|row| (done(row), row));
         let made = parts.map(|((trial, rules_hash), row)| Done {
+            way: crate::row::Way::Unresolved,
             trial,
             config_hash: &row.config_hash,
             rules_hash,
