@@ -1049,7 +1049,6 @@ fn the_summary_a_user_sees() {
     insta::assert_snapshot!(text, @"");
 }
 
-/// The config of every file is one the engine reads; kept apart so that the import is used on every platform.
 #[test]
 fn exported_configs_are_valid() {
     let desk = small();

@@ -272,6 +272,7 @@ impl Chunks<'_> {
 #[cfg(test)]
 mod tests {
     use engine::metrics::Metric;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::grid::Length;
@@ -370,6 +371,43 @@ mod tests {
             assert_eq!((best.len(), rows[best[0].row].trial), (1, 4), "turn {turn}");
             asked.sort_unstable();
             assert_eq!(asked, [1, 2, 3, 4], "only what ties is evaluated again");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+
+        /// No setting that is chosen is dominated: none that passes the gates is at least as good in objective, profit
+        /// and drawdown and better in one. Coarse values make ties common.
+        #[test]
+        fn prop_a_dominating_setting_is_never_behind(
+            made in proptest::collection::vec((0_i8..4, 0_i8..4, 0_i8..4), 1..30), minimize: bool,
+        ) {
+            let (_, gates) = grid();
+            let goal = if minimize { Goal::Minimize } else { Goal::Maximize };
+            let objective = Objective::parse(goal, "sharpe_equity_daily").unwrap();
+            let judges = Judges { objective: &objective, gates: &gates };
+            let layout = layout(1);
+            let train: Vec<MetricValues> = made
+                .iter()
+                .map(|(sharpe, profit, drawdown)| {
+                    values(f64::from(*sharpe), f64::from(*profit), f64::from(*drawdown) / 12.0)
+                })
+                .collect();
+            let rows: Vec<Row> =
+                train.iter().enumerate().map(|(n, of)| row(n as u64, &layout, &[*of, *of], judges)).collect();
+            let best = best_of_chunk(&layout, judges, &done(&rows), &mut |row, _| Ok(train[row.trial as usize]));
+            let best = best.unwrap();
+            let good = |n: usize| {
+                let (sharpe, profit, drawdown) = made[n];
+                [if minimize { -sharpe } else { sharpe }, profit, -drawdown]
+            };
+            let passes = |n: usize| f64::from(made[n].2) / 12.0 <= 0.2;
+            let chosen = best[0].row;
+            for other in (0..made.len()).filter(|other| passes(*other)) {
+                let dominates = good(other).iter().zip(good(chosen)).all(|(a, b)| *a >= b) && good(other) != good(chosen);
+                prop_assert!(passes(chosen) && !dominates, "{:?} behind {:?}", made[other], made[chosen]);
+            }
         }
     }
 
