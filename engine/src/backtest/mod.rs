@@ -7,6 +7,7 @@ pub mod config;
 mod fingerprint;
 mod pending;
 mod reader;
+pub mod result;
 mod setup;
 pub mod walk;
 
