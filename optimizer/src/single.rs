@@ -10,7 +10,7 @@ use engine::backtest::result::{Include, success_document};
 use engine::backtest::{Environment, Prepared, RunConfig, RunMode};
 use engine::data::Sources;
 use engine::indicators::Unlimited;
-use engine::strategy::{self, Family};
+use engine::strategy::{self, Family, Strategy};
 use engine::{Error, Violation};
 use serde_json::{Value, json};
 
@@ -74,6 +74,19 @@ impl SingleRun {
         }
     }
 
+    /// Checks the strategy's parameters, which [`SingleRun::open`] does too; for those who stop there.
+    ///
+    /// # Errors
+    /// Strategy parameters.
+    pub fn check(&self) -> Result<(), CommandError> {
+        self.strategy().map(drop)
+    }
+
+    fn strategy(&self) -> Result<Box<dyn Strategy>, CommandError> {
+        let built = self.family.build(&self.config.strategy_parameters, &self.config.build_context());
+        built.map_err(|error| located(error, &self.document))
+    }
+
     /// Loads the bars. From here on the run has a name.
     ///
     /// # Errors
@@ -81,8 +94,7 @@ impl SingleRun {
     pub fn open(&self, sources: &Sources) -> Result<OpenRun<'_>, CommandError> {
         let started = Instant::now();
         let config = &self.config;
-        let built = self.family.build(&config.strategy_parameters, &config.build_context());
-        let strategy = built.map_err(|error| located(error, &self.document))?;
+        let strategy = self.strategy()?;
         let environment = Environment::open(config, &strategy.timeframes(), sources, Arc::new(Unlimited))?;
         let rng_seed = match config.rng_seed {
             Some(seed) => seed,
