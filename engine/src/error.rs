@@ -176,7 +176,8 @@ pub enum Error {
     /// E4100: missing or unreadable.
     #[error("{}: {reason}", path.display())]
     DataFile {
-        /// `FileNotFound`, `ParseError`, or, for generated bars, `Unwritable` and `StorageFull`.
+        /// `FileNotFound`, `ParseError`; for generated bars `Unwritable` and `StorageFull`; for bars given in memory
+        /// `NotInMemory`.
         kind: &'static str,
         /// File as addressed by the user (relative to its root where possible).
         path: PathBuf,

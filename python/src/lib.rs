@@ -25,7 +25,7 @@ mod omega_bt {
         rolling_min, rolling_sd, rsi, sma, true_range, z_score,
     };
     #[pymodule_export]
-    use crate::rows::{Table, read_leaderboard, replay, row};
+    use crate::rows::{Table, read_leaderboard, replay, row, row_config};
     #[pymodule_export]
     use crate::run::{normalise_config, run_backtest, run_config_schema, strategies, write_result};
     #[pymodule_export]

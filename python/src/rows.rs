@@ -111,3 +111,15 @@ pub(crate) fn replay(
         Ok(document.map_err(ReplayError::from)?)
     })?)
 }
+
+/// Run config of one row with the seed in force, as JSON text.
+#[pyfunction]
+pub(crate) fn row_config(py: Python<'_>, folder: PathBuf, id: &str) -> PyResult<String> {
+    told(detached(py, || {
+        let run = StoredRun::open(&folder)?;
+        let found = run.find(id)?;
+        let mut document = run.configs().full(&found.setting).map_err(Error::Config)?.document;
+        document["rng_seed"] = found.row.rng_seed.into();
+        Ok(document.to_string())
+    })?)
+}

@@ -39,7 +39,7 @@ pub struct Sources {
     /// Names of the variables that replaced a default, as the governance block reports them. The cache folder
     /// changes no result and is not among them.
     pub env_overrides: Vec<String>,
-    /// Bars handed over in memory: where there is one of the symbol, its timeframes come from here and none from files.
+    /// Bars handed over in memory; with any, no candle file is read.
     pub memory: Vec<Arc<MemoryBars>>,
 }
 
@@ -244,20 +244,23 @@ pub fn load(request: &DataRequest, sources: &Sources) -> Result<LoadedData> {
     Ok(loaded)
 }
 
-/// The bars in memory of `timeframe`; none if the symbol has none in memory at all, or its bars are generated.
+/// The bars in memory of `timeframe`; none if no bars are in memory at all.
 ///
-/// Files are no stand-in for a timeframe that is missing in memory: bars of two origins would be one result.
+/// Files and generated bars are no stand-in for what is missing in memory: bars of two origins would be one result.
 fn in_memory_series(request: &DataRequest, sources: &Sources, timeframe: Timeframe) -> Result<Option<Series>> {
-    let of_symbol = || sources.memory.iter().filter(|bars| bars.symbol() == request.symbol);
-    if request.synthetic.is_some() || of_symbol().next().is_none() {
+    if sources.memory.is_empty() {
         return Ok(None);
     }
-    let found = of_symbol().find(|bars| bars.timeframe() == timeframe).ok_or_else(|| {
-        let given: Vec<&str> = of_symbol().map(|bars| bars.timeframe().as_str()).collect();
+    if request.synthetic.is_some() {
+        return Err(Error::config("data", "must be left out where bars are given in memory"));
+    }
+    let wanted = |bars: &&Arc<MemoryBars>| bars.symbol() == request.symbol && bars.timeframe() == timeframe;
+    let found = sources.memory.iter().find(wanted).ok_or_else(|| {
+        let given = sources.memory.iter().map(|bars| format!("{} {}", bars.symbol(), bars.timeframe()));
         Error::DataFile {
-            kind: "FileNotFound",
+            kind: "NotInMemory",
             path: PathBuf::from(format!("{0}/{0}_{timeframe}", request.symbol)),
-            reason: format!("FileNotFound: the bars given in memory are of {}", given.join(", ")),
+            reason: format!("NotInMemory: the bars given are {}", given.collect::<Vec<_>>().join(", ")),
         }
     })?;
     Ok(Some(found.series().clone()))

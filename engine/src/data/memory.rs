@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(loaded.inputs, given.inputs().to_vec());
         request.others = vec![Timeframe::H4];
         match load(&request, &sources).unwrap_err() {
-            Error::DataFile { kind: "FileNotFound", reason, .. } => assert!(reason.contains("of H1"), "{reason}"),
+            Error::DataFile { kind: "NotInMemory", reason, .. } => assert!(reason.contains("EURUSD H1"), "{reason}"),
             other => panic!("{other:?}"),
         }
     }
