@@ -13,34 +13,14 @@ use engine::metrics::Summary;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
-use serde_json::Value;
 use support::in_folder;
-use support::settings::{SCALES, Setting, cases, record, setting};
+use support::settings::{Setting, cases, on_the_same_bars, record, setting};
 
 /// What two equal runs must agree on.
 fn result(environment: &Environment, setting: &Setting) -> ([u8; 8], Walked, Summary) {
     let prepared = support::prepare(environment, &setting.config());
     let outcome = record(&prepared).outcome;
     (prepared.rules_hash(), outcome.walked, outcome.summary)
-}
-
-/// Settings of several strategies that read the same files.
-fn on_the_same_bars(count: usize) -> BoxedStrategy<Vec<Setting>> {
-    let name = prop_oneof![
-        6 => Just("mean_reversion_z_score"), 1 => Just("sma_cross"), 1 => Just("donchian_breakout"), 1 => Just("rsi_reversion"),
-    ];
-    (prop::sample::select(SCALES.to_vec()), prop::collection::vec(name, count))
-        .prop_flat_map(|(scale, names)| names.into_iter().map(|name| setting(name, scale)).collect::<Vec<_>>())
-        .prop_map(|mut settings: Vec<Setting>| {
-            let (seed, costs) = (settings[0].seed, settings[0].costs);
-            for setting in &mut settings {
-                (setting.seed, setting.costs) = (seed, costs);
-                // One environment holds every timeframe that any of them reads.
-                setting.document["timeframes"]["additional"] = Value::from(vec![setting.scale.longer.as_str()]);
-            }
-            settings
-        })
-        .boxed()
 }
 
 mod property_tests {

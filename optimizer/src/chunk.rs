@@ -3,27 +3,26 @@
 //! The format is Parquet with the columns of [`RowSchema::chunk`] and, in the file's metadata, the format version, the
 //! run's fingerprint, the range and a digest of all of these and of every value. Equal rows give equal bytes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
-use arrow_array::{Array, RecordBatch};
-use arrow_schema::{DataType, SchemaRef};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_select::concat::concat_batches;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
-use parquet::schema::types::ColumnPath;
 use sha2::{Digest, Sha256};
 
-use crate::atomic::{AtomicFile, FileError};
+use crate::atomic::FileError;
 use crate::fingerprint::{Fingerprint, PartDifference, hex};
-use crate::row::{ChunkColumns, ParamValue, Row, RowSchema};
+use crate::parquet_file::ParquetFile;
+use crate::plan::memory::{Ledger, Reservation};
+use crate::row::{ChunkColumns, Done, Outcome, ParamValue, Row, RowSchema};
 
 /// Version of the chunk format. Readers know every version up to this one.
 pub const FORMAT_VERSION: u32 = 1;
@@ -165,7 +164,7 @@ impl Chunk {
     }
 }
 
-/// Writes one chunk beside `path`, flushes and renames it.
+/// Writes one chunk beside `path`, flushes and renames it; returns its columns.
 ///
 /// `rows` are those of consecutive trials, in order; `params` pushes the axis values of a trial (see
 /// [`RowSchema::batch`]).
@@ -173,9 +172,9 @@ pub fn write_chunk(
     path: &Path,
     schema: &RowSchema,
     fingerprint: &Fingerprint,
-    rows: &[Row],
+    rows: &[Done<'_, Outcome>],
     params: &mut dyn FnMut(u64, &mut Vec<ParamValue>),
-) -> Result<(), FileError> {
+) -> Result<RecordBatch, FileError> {
     let format = |reason: String| FileError::Format { path: path.to_owned(), reason };
     let first_trial = rows.first().map_or(0, |row| row.trial);
     if rows.iter().zip(first_trial..).any(|(row, trial)| row.trial != trial) {
@@ -183,40 +182,54 @@ pub fn write_chunk(
     }
     let batch = schema.batch(rows, params).map_err(|e| format(e.to_string()))?;
     let header = ChunkHeader { fingerprint: fingerprint.clone(), first_trial, rows: rows.len() as u64 };
-    let properties = writer_properties()
-        .set_max_row_group_row_count(Some(usize::MAX))
-        .set_key_value_metadata(Some(metadata(&header, &batch)))
-        .build();
-    write_parquet(path, schema.chunk(), properties, |writer| writer.write(&batch))
+    let metadata = metadata(&header, &batch);
+    let mut file = ParquetFile::create(path, schema.chunk(), header.rows, false, metadata, None)?;
+    file.write_group(&batch)?;
+    file.commit()?;
+    Ok(batch)
 }
 
-/// Writes a Parquet file atomically.
-fn write_parquet(
-    path: &Path,
-    schema: &SchemaRef,
-    properties: WriterProperties,
-    write: impl FnOnce(&mut ArrowWriter<&mut AtomicFile>) -> parquet::errors::Result<()>,
-) -> Result<(), FileError> {
-    let failed = |e| FileError::parquet(path, "write it", e);
-    let mut file = AtomicFile::create(path)?;
-    let mut writer = ArrowWriter::try_new(&mut file, schema.clone(), Some(properties)).map_err(failed)?;
-    write(&mut writer).map_err(failed)?;
-    writer.close().map_err(failed)?;
-    file.commit()
+/// Chunks just written, kept for the ranking that follows as long as they are few and the ledger has room: a sweep of
+/// ordinary size need not read back what it has.
+#[derive(Debug)]
+pub struct Kept {
+    ledger: Ledger,
+    most: usize,
+    chunks: Mutex<Held>,
 }
 
-/// Settings of every Parquet file of a run: named in full, so that bytes do not follow a default of the library.
-pub(crate) fn writer_properties() -> WriterPropertiesBuilder {
-    // Level 3 exists, so the fallback never shows.
-    let level = ZstdLevel::try_new(3).unwrap_or_default();
-    WriterProperties::builder()
-        .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_created_by("omega-opt".to_owned())
-        .set_compression(Compression::ZSTD(level))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_dictionary_enabled(true)
-        .set_column_dictionary_enabled(ColumnPath::from("config_hash"), false)
-        .set_column_dictionary_enabled(ColumnPath::from("trial"), false)
+#[derive(Debug, Default)]
+struct Held {
+    batches: BTreeMap<u64, (RecordBatch, Reservation)>,
+    bytes: usize,
+}
+
+impl Kept {
+    /// Keeps at most a sixteenth of the cap, and never more than 64 MiB.
+    pub fn new(ledger: &Ledger) -> Self {
+        Self { ledger: ledger.clone(), most: (ledger.cap() / 16).min(64 << 20), chunks: Mutex::default() }
+    }
+
+    /// Keeps a chunk if there is room.
+    pub fn keep(&self, index: u64, batch: RecordBatch) {
+        let bytes = batch.get_array_memory_size();
+        let mut held = self.lock();
+        if held.bytes + bytes <= self.most
+            && let Some(reservation) = self.ledger.try_reserve(bytes)
+        {
+            held.bytes += bytes;
+            held.batches.insert(index, (batch, reservation));
+        }
+    }
+
+    /// The chunk, if it was kept.
+    pub fn get(&self, index: u64) -> Option<RecordBatch> {
+        self.lock().batches.get(&index).map(|(batch, _)| batch.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 pub(crate) const KEY_FORMAT: &str = "omega.format";
@@ -251,29 +264,48 @@ fn content_digest(header: &ChunkHeader, batch: &RecordBatch) -> [u8; 32] {
         bytes.extend_from_slice(field.name().as_bytes());
         bytes.extend_from_slice(field.data_type().to_string().as_bytes());
         bytes.push(b'\n');
-        for i in 0..column.len() {
-            if column.is_null(i) {
-                bytes.push(0);
-                continue;
-            }
-            bytes.push(1);
-            match column.data_type() {
-                DataType::UInt64 => bytes.extend(column.as_primitive::<UInt64Type>().value(i).to_le_bytes()),
-                DataType::Int64 => bytes.extend(column.as_primitive::<Int64Type>().value(i).to_le_bytes()),
-                DataType::Float64 => bytes.extend(column.as_primitive::<Float64Type>().value(i).to_le_bytes()),
-                DataType::Boolean => bytes.push(u8::from(column.as_boolean().value(i))),
-                DataType::Utf8 => {
-                    let text = column.as_string::<i32>().value(i);
-                    bytes.extend((text.len() as u64).to_le_bytes());
-                    bytes.extend_from_slice(text.as_bytes());
-                }
-                // A chunk has no other columns: `RowSchema` makes none, and `decode` refuses them.
-                _ => debug_assert!(false, "no digest for {}", column.data_type()),
-            }
-        }
+        push_values(column, &mut bytes);
         hash.update(&bytes);
     }
     hash.finalize().into()
+}
+
+/// Per value a byte for its validity, then, if it is valid, its content; fixed widths little-endian, texts after their
+/// length.
+fn push_values(column: &ArrayRef, bytes: &mut Vec<u8>) {
+    fn each<const N: usize>(column: &ArrayRef, bytes: &mut Vec<u8>, content: impl Fn(usize) -> [u8; N]) {
+        bytes.reserve(column.len() * (N + 1));
+        for i in 0..column.len() {
+            if column.is_null(i) {
+                bytes.push(0);
+            } else {
+                bytes.push(1);
+                bytes.extend_from_slice(&content(i));
+            }
+        }
+    }
+    if let Some(numbers) = column.as_primitive_opt::<Float64Type>() {
+        each(column, bytes, |i| numbers.value(i).to_le_bytes());
+    } else if let Some(numbers) = column.as_primitive_opt::<Int64Type>() {
+        each(column, bytes, |i| numbers.value(i).to_le_bytes());
+    } else if let Some(numbers) = column.as_primitive_opt::<UInt64Type>() {
+        each(column, bytes, |i| numbers.value(i).to_le_bytes());
+    } else if let Some(flags) = column.as_boolean_opt() {
+        each(column, bytes, |i| [u8::from(flags.value(i))]);
+    } else if let Some(texts) = column.as_string_opt::<i32>() {
+        for text in texts {
+            let Some(text) = text else {
+                bytes.push(0);
+                continue;
+            };
+            bytes.push(1);
+            bytes.extend((text.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+    } else {
+        // A chunk has no other columns: `RowSchema` makes none, and `decode` refuses them.
+        debug_assert!(false, "no digest for {}", column.data_type());
+    }
 }
 
 /// Reads a chunk and checks everything: format, metadata, columns, number of rows, and the digest of all of it.
@@ -399,7 +431,8 @@ mod tests {
 
     fn write(path: &Path, trials: Range<u64>) {
         let rows: Vec<Row> = trials.map(row).collect();
-        write_chunk(path, &schema(), &fingerprint(), &rows, &mut params).unwrap();
+        write_chunk(path, &schema(), &fingerprint(), &rows.iter().map(Row::done).collect::<Vec<_>>(), &mut params)
+            .unwrap();
     }
 
     fn read(path: &Path, trials: Range<u64>) -> Result<Chunk, ChunkError> {
@@ -489,7 +522,8 @@ mod tests {
     fn rows_out_of_order_are_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.parquet");
-        let error = write_chunk(&path, &schema(), &fingerprint(), &[row(1), row(3)], &mut params).unwrap_err();
+        let error =
+            write_chunk(&path, &schema(), &fingerprint(), &[row(1).done(), row(3).done()], &mut params).unwrap_err();
         assert!(error.to_string().ends_with("rows of a chunk must be consecutive trials"), "{error}");
         assert!(!path.exists());
     }

@@ -1,6 +1,8 @@
 //! What can end a command, and the exit code it ends with.
 
+use std::any::Any;
 use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use engine::Error;
 use engine::error::Category;
@@ -139,5 +141,39 @@ impl CommandError {
             }
             _ => false,
         }
+    }
+}
+
+/// Runs `work`; a panic becomes an error.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(Error::Internal(panic_text(payload.as_ref()))))
+}
+
+/// Message of a panic.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// config-and-errors §8.4: a caught panic and an error end the trial they happen in, with their code.
+    #[test]
+    fn a_panic_becomes_an_error_with_its_text() {
+        let said = |work: &dyn Fn() -> Result<(), Error>| {
+            let error = guarded(work).unwrap_err();
+            (error.code().to_owned(), error.to_string())
+        };
+        assert_eq!(
+            said(&|| panic!("index {} of nothing", 3)),
+            ("E4900".to_owned(), "internal error: index 3 of nothing".to_owned())
+        );
+        assert_eq!(
+            said(&|| Err(Error::MetricNotFinite { key: "calmar_ratio" })),
+            ("E4302".to_owned(), "metric `calmar_ratio` is not finite".to_owned())
+        );
+        assert_eq!(guarded(|| Ok(7)).ok(), Some(7));
     }
 }

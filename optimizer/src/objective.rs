@@ -113,6 +113,11 @@ impl Objective {
         self.expression.expression.text()
     }
 
+    /// Metrics it reads, [`Metric::TotalTrades`] included.
+    pub fn metrics(&self) -> impl Iterator<Item = Metric> + '_ {
+        self.expression.metrics.iter().copied().chain([Metric::TotalTrades])
+    }
+
     /// The raw value of the objective; none if it is undefined or not finite, or if the setting never traded
     /// (metrics-and-outputs §10).
     pub fn score(&self, values: &MetricValues) -> Option<f64> {
@@ -139,6 +144,11 @@ impl Gates {
     /// The conditions as text.
     pub fn texts(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.iter().map(|gate| gate.expression.text())
+    }
+
+    /// Metrics they read, with repetitions.
+    pub fn metrics(&self) -> impl Iterator<Item = Metric> + '_ {
+        self.0.iter().flat_map(|gate| gate.metrics.iter().copied())
     }
 
     /// Whether each gate passes, in order; an undefined metric passes none.

@@ -111,7 +111,14 @@ mod tests {
 
     fn write(folder: &RunFolder, plan: &ChunkPlan, index: u64, fingerprint: &Fingerprint) {
         let rows: Vec<Row> = plan.trials(index).map(row).collect();
-        write_chunk(&folder.chunk(index), &schema(), fingerprint, &rows, &mut params).unwrap();
+        write_chunk(
+            &folder.chunk(index),
+            &schema(),
+            fingerprint,
+            &rows.iter().map(Row::done).collect::<Vec<_>>(),
+            &mut params,
+        )
+        .unwrap();
     }
 
     #[test]

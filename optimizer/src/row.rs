@@ -111,6 +111,29 @@ pub struct Row {
     pub rng_seed: u64,
 }
 
+impl Row {
+    /// The row by reference.
+    pub fn done(&self) -> Done<'_, Outcome> {
+        let Self { trial, config_hash, rules_hash, outcome, rng_seed } = self;
+        Done { trial: *trial, config_hash, rules_hash: *rules_hash, rng_seed: *rng_seed, outcome }
+    }
+}
+
+/// A trial and what became of it: trials of equal `rules_hash` share one outcome.
+#[derive(Debug, Clone, Copy)]
+pub struct Done<'a, O> {
+    /// Trial number.
+    pub trial: u64,
+    /// SHA-256 of the canonical resolved config.
+    pub config_hash: &'a [u8; 32],
+    /// Digest of what the setting resolves to; zeros if it does not resolve.
+    pub rules_hash: [u8; 8],
+    /// Seed of the slippage stream.
+    pub rng_seed: u64,
+    /// What became of it.
+    pub outcome: &'a O,
+}
+
 /// Text of `status` before ranking.
 pub(crate) const DONE: &str = "done";
 /// Text of `status` of a failed trial, in chunk and leaderboard.
@@ -197,17 +220,17 @@ impl RowSchema {
     /// its column or null.
     pub fn batch(
         &self,
-        rows: &[Row],
+        rows: &[Done<'_, Outcome>],
         params: &mut dyn FnMut(u64, &mut Vec<ParamValue>),
     ) -> Result<RecordBatch, BadRow> {
         let trial = rows.iter().map(|row| row.trial).collect::<UInt64Array>();
-        let config_hash = StringArray::from_iter_values(rows.iter().map(|row| hex(&row.config_hash)));
+        let config_hash = StringArray::from_iter_values(rows.iter().map(|row| hex(row.config_hash)));
         let rules_hash = StringArray::from_iter_values(rows.iter().map(|row| hex(&row.rules_hash)));
         let status = StringArray::from_iter_values(rows.iter().map(|row| match row.outcome {
             Outcome::Done { .. } => DONE,
             Outcome::Failed { .. } => FAILED,
         }));
-        let reason = rows.iter().map(|row| reason_text(&row.outcome)).collect::<StringArray>();
+        let reason = rows.iter().map(|row| reason_text(row.outcome)).collect::<StringArray>();
         let mut columns: Vec<ArrayRef> =
             vec![Arc::new(trial), Arc::new(config_hash), Arc::new(rules_hash), Arc::new(status), Arc::new(reason)];
         columns.extend(self.param_columns(rows, params)?);
@@ -218,7 +241,7 @@ impl RowSchema {
 
     fn param_columns(
         &self,
-        rows: &[Row],
+        rows: &[Done<'_, Outcome>],
         params: &mut dyn FnMut(u64, &mut Vec<ParamValue>),
     ) -> Result<Vec<ArrayRef>, BadRow> {
         let mut builders: Vec<ParamBuilder> = self.params.iter().map(|axis| ParamBuilder::new(axis.kind)).collect();
@@ -259,8 +282,8 @@ fn reason_text(outcome: &Outcome) -> Option<String> {
     }
 }
 
-fn metric_column(rows: &[Row], metric: Metric) -> ArrayRef {
-    let value = |row: &Row| match &row.outcome {
+fn metric_column(rows: &[Done<'_, Outcome>], metric: Metric) -> ArrayRef {
+    let value = |row: &Done<'_, Outcome>| match row.outcome {
         // A number that is not finite must never get here (E4302); should it, it is undefined and not infinite.
         Outcome::Done { values, .. } => values.get(metric).filter(|value| value.is_finite()),
         Outcome::Failed { .. } => None,
@@ -370,14 +393,19 @@ impl<'a> ChunkColumns<'a> {
 
     pub(crate) fn metrics(&self, i: usize) -> MetricValues {
         let mut values = MetricValues::UNDEFINED;
-        for (metric, column) in Metric::ALL.into_iter().zip(&self.metrics) {
-            let value = match column {
+        self.read_metrics(i, &Metric::ALL, &mut values);
+        values
+    }
+
+    /// Sets these metrics of `values` to those of row `i`.
+    pub(crate) fn read_metrics(&self, i: usize, metrics: &[Metric], values: &mut MetricValues) {
+        for metric in metrics {
+            let value = match &self.metrics[*metric as usize] {
                 MetricColumn::Int(array) => array.is_valid(i).then(|| array.value(i) as f64),
                 MetricColumn::Float(array) => array.is_valid(i).then(|| array.value(i)),
             };
-            values.set(metric, value);
+            values.set(*metric, value);
         }
-        values
     }
 
     pub(crate) fn params(&self, i: usize) -> Vec<ParamValue> {
@@ -478,7 +506,8 @@ pub(crate) mod tests {
     fn rows_come_back_from_their_columns() {
         let rows: Vec<Row> = (100..180).map(row).collect();
         let schema = schema();
-        let batch = schema.batch(&rows, &mut params).unwrap();
+        let done: Vec<_> = rows.iter().map(Row::done).collect();
+        let batch = schema.batch(&done, &mut params).unwrap();
         let columns = ChunkColumns::new(&schema, &batch).unwrap();
         for (i, expected) in rows.iter().enumerate() {
             assert_eq!(columns.row(i).as_ref(), Some(expected));
@@ -493,9 +522,9 @@ pub(crate) mod tests {
         let mut wrong = |_: u64, out: &mut Vec<ParamValue>| {
             out.extend([ParamValue::Text("x".into()), ParamValue::Null, ParamValue::Null, ParamValue::Null]);
         };
-        let error = schema().batch(&[row(3)], &mut wrong).unwrap_err();
+        let error = schema().batch(&[row(3).done()], &mut wrong).unwrap_err();
         assert_eq!(error.to_string(), "trial 3: axis `length` is Int, found Text(\"x\")");
-        let error = schema().batch(&[row(3)], &mut |_, _| ()).unwrap_err();
+        let error = schema().batch(&[row(3).done()], &mut |_, _| ()).unwrap_err();
         assert_eq!(error.to_string(), "trial 3: 0 axis values for 4 axes");
     }
 
@@ -504,7 +533,7 @@ pub(crate) mod tests {
         let mut values = MetricValues::UNDEFINED;
         values.set(Metric::ProfitFactor, Some(f64::INFINITY));
         let outcome = Outcome::Done { values, no_trade_reason: None };
-        let batch = schema().batch(&[Row { outcome, ..row(0) }], &mut params).unwrap();
+        let batch = schema().batch(&[Row { outcome, ..row(0) }.done()], &mut params).unwrap();
         assert!(batch.column_by_name("profit_factor").unwrap().is_null(0));
     }
 

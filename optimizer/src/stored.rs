@@ -15,11 +15,11 @@ use serde_json::Value;
 
 use crate::atomic::FileError;
 use crate::chunk::{Chunk, ChunkPlan, read_chunk};
-use crate::driver::{failed, outcome_of};
 use crate::error::CommandError;
 use crate::fingerprint::{Fingerprint, hex};
 use crate::plan::memory::{Ledger, default_cap};
 use crate::row::{Outcome, Row, RowSchema};
+use crate::rows::{failed, walked};
 use crate::space::Setting;
 use crate::sweep::{ENGINE_VERSION, Experiment, MASTER_LINE, usage};
 use crate::trial::TrialConfigs;
@@ -195,7 +195,7 @@ impl StoredRun {
         Ok((environment, warnings))
     }
 
-    /// A row evaluated anew, as the sweep did it.
+    /// A row evaluated anew, walked bar by bar.
     ///
     /// # Errors
     /// A setting that contradicts itself.
@@ -204,13 +204,13 @@ impl StoredRun {
         let mut rules_hash = [0; 8];
         let outcome = environment.prepare(&trial.config, trial.rng_seed).and_then(|prepared| {
             rules_hash = prepared.rules_hash();
-            outcome_of(&prepared, Vec::new()).map(|(outcome, _)| outcome)
+            walked(&prepared)
         });
         Ok(Row {
             trial: setting.trial,
             config_hash: trial.config_hash,
             rules_hash,
-            outcome: outcome.unwrap_or_else(|error| *failed(&error)),
+            outcome: outcome.unwrap_or_else(|error| failed(&error)),
             rng_seed: trial.rng_seed,
         })
     }

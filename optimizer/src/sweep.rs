@@ -14,7 +14,7 @@ use engine::units::Timeframe;
 use engine::{Error, Violation};
 use serde_json::{Value, json};
 
-use crate::chunk::{ChunkPlan, read_chunk};
+use crate::chunk::{ChunkPlan, Kept};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::driver::{self, End, Job, Observer, chunk_bytes};
 use crate::error::CommandError;
@@ -25,7 +25,8 @@ use crate::objective::Verdict;
 use crate::plan::memory::{Ledger, Reservation};
 use crate::replay::{Provenance, replay};
 use crate::resume::{Finished, scan};
-use crate::row::{Outcome, RowSchema};
+use crate::row::RowSchema;
+use crate::rows::{Rows, trial_bytes};
 use crate::run_folder::RunFolder;
 use crate::search::Trials;
 use crate::single::{keep_manifest, located};
@@ -288,6 +289,7 @@ pub struct Sweep {
     fingerprint: Fingerprint,
     folder: RunFolder,
     finished: Finished,
+    kept: Kept,
     ledger: Ledger,
     threads: usize,
     _bars: Reservation,
@@ -325,6 +327,7 @@ impl Sweep {
             fingerprint,
             folder,
             finished,
+            kept: Kept::new(&ledger),
             ledger,
             threads: options.threads,
             _bars: bars,
@@ -371,14 +374,23 @@ impl Sweep {
     pub fn run(self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
         let started = Instant::now();
         let limit = self.experiment.grid.limits.time;
-        let job = Job {
+        let rows = Rows {
             trials: &self.experiment.trials,
             configs: &self.configs,
-            environment: &self.environment,
             folder: &self.folder,
             plan: self.plan,
             schema: &self.schema,
+            kept: &self.kept,
             fingerprint: &self.fingerprint,
+        };
+        let chunks = self.folder.chunks();
+        let job = Job {
+            work: &rows,
+            trials: &self.experiment.trials,
+            configs: &self.configs,
+            environment: &self.environment,
+            chunks: &chunks,
+            plan: self.plan,
             ledger: &self.ledger,
             threads: self.threads,
             deadline: limit.and_then(|limit| started.checked_add(limit)),
@@ -419,6 +431,8 @@ impl Sweep {
         };
         let chunks = self.folder.chunks();
         let sources = leaderboard::Sources {
+            kept: &self.kept,
+            threads: self.threads,
             chunks: &chunks,
             plan: self.plan,
             schema: &self.schema,
@@ -427,43 +441,18 @@ impl Sweep {
             gates: &grid.gates,
         };
         let summary = leaderboard::write(&sources, &targets, &self.ledger)?;
-        let tally = self.tally()?;
         let top = self.write_top(&summary)?;
-        self.write_manifest(&summary, &tally)?;
+        self.write_manifest(&summary)?;
         if summary.rows > 0 && summary.count(Verdict::Failed) == summary.rows {
-            let (code, reason) = tally.first_failure.map_or_else(Default::default, |(_, code, reason)| (code, reason));
+            let (code, reason) = summary.first_failure.unwrap_or_default();
             return Err(CommandError::AllFailed { trials: summary.rows, code, reason });
         }
-        let gates = grid.gates.texts().map(str::to_owned).zip(tally.gates).collect();
+        let gates = grid.gates.texts().map(str::to_owned).zip(summary.gates.iter().copied()).collect();
         let params = self.schema.params().iter().map(|param| param.name.clone()).collect();
         let space = self.experiment.space();
         let varies = space.columns().iter().map(|column| space.axes()[column.axis].len() > 1).collect();
-        Ok(Ranked { summary, failures: tally.failures, gates, top, params, varies })
-    }
-
-    /// Counts over all rows that the leaderboard does not make.
-    fn tally(&self) -> Result<Tally, CommandError> {
-        let gates = &self.experiment.grid.gates;
-        let mut tally = Tally { gates: vec![0; gates.texts().len()], ..Tally::default() };
-        for index in 0..self.plan.count() {
-            let path = self.folder.chunk(index);
-            let chunk = read_chunk(&path, &self.schema, &self.fingerprint, self.plan.trials(index))?;
-            for row in (0..chunk.batch.num_rows()).filter_map(|i| chunk.row(&self.schema, i)) {
-                match row.outcome {
-                    Outcome::Done { values, .. } => {
-                        let passed = gates.passes(&values);
-                        tally.gates.iter_mut().zip(passed).for_each(|(count, passes)| *count += u64::from(passes));
-                    }
-                    Outcome::Failed { code, reason } => {
-                        *tally.failures.entry(code.clone()).or_default() += 1;
-                        if tally.first_failure.as_ref().is_none_or(|(hash, ..)| row.config_hash < *hash) {
-                            tally.first_failure = Some((row.config_hash, code, reason));
-                        }
-                    }
-                }
-            }
-        }
-        Ok(tally)
+        let failures = summary.failures.clone();
+        Ok(Ranked { summary, failures, gates, top, params, varies })
     }
 
     /// Artefacts of the best settings that have a score; folders of an earlier ranking give way.
@@ -489,7 +478,7 @@ impl Sweep {
         Ok(folders)
     }
 
-    fn write_manifest(&self, summary: &Summary, tally: &Tally) -> Result<(), CommandError> {
+    fn write_manifest(&self, summary: &Summary) -> Result<(), CommandError> {
         let experiment = &self.experiment;
         let counts: serde_json::Map<String, Value> =
             Verdict::ALL.into_iter().map(|v| (v.as_str().to_owned(), Value::from(summary.count(v)))).collect();
@@ -514,12 +503,12 @@ impl Sweep {
             "duplicates": summary.duplicates,
             "distinct_rules": summary.distinct_rules,
             "status": counts,
-            "failures": tally.failures,
+            "failures": summary.failures,
             "left_out": self.left_out(),
             "walked": experiment.trials.len(),
             "csv_rows": summary.csv_rows,
             "csv_left_out": summary.csv_left_out(),
-            "gates": experiment.grid.gates.texts().zip(&tally.gates).map(|(gate, passed)| json!({"gate": gate, "passed": passed})).collect::<Vec<_>>(),
+            "gates": experiment.grid.gates.texts().zip(&summary.gates).map(|(gate, passed)| json!({"gate": gate, "passed": passed})).collect::<Vec<_>>(),
             "warnings": self.environment.warnings().iter().chain(&experiment.warnings).collect::<Vec<_>>(),
         });
         let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
@@ -546,13 +535,6 @@ pub fn left_out(experiment: &Experiment) -> Vec<Value> {
             })
         })
         .collect()
-}
-
-#[derive(Default)]
-struct Tally {
-    gates: Vec<u64>,
-    failures: std::collections::BTreeMap<String, u64>,
-    first_failure: Option<([u8; 32], String, String)>,
 }
 
 fn output_root(experiment: &Experiment, options: &Options) -> PathBuf {
@@ -618,7 +600,7 @@ fn book_bars(
         .and_then(|config| experiment.family.build(&config.strategy_parameters, &config.build_context()).ok())
         .map_or(0, |strategy| strategy.columns().len());
     let tile = threads * columns * market.bars.len() * size_of::<f64>();
-    let work = (tile + chunk_bytes(plan, schema)).max(leaderboard::least_memory(schema, plan));
+    let work = (tile + chunk_bytes(plan, trial_bytes(schema))).max(leaderboard::least_memory(schema, plan));
     let needed = bars + work;
     if needed > ledger.cap() {
         return Err(CommandError::Memory { cap: ledger.cap(), needed });

@@ -340,6 +340,25 @@ pub(crate) fn setting(name: &'static str, scale: Scale) -> BoxedStrategy<Setting
         .boxed()
 }
 
+/// Settings of several strategies that read the same files.
+pub(crate) fn on_the_same_bars(count: usize) -> BoxedStrategy<Vec<Setting>> {
+    let name = prop_oneof![
+        6 => Just("mean_reversion_z_score"), 1 => Just("sma_cross"), 1 => Just("donchian_breakout"), 1 => Just("rsi_reversion"),
+    ];
+    (prop::sample::select(SCALES.to_vec()), prop::collection::vec(name, count))
+        .prop_flat_map(|(scale, names)| names.into_iter().map(|name| setting(name, scale)).collect::<Vec<_>>())
+        .prop_map(|mut settings: Vec<Setting>| {
+            let (seed, costs) = (settings[0].seed, settings[0].costs);
+            for setting in &mut settings {
+                (setting.seed, setting.costs) = (seed, costs);
+                // One environment holds every timeframe that any of them reads.
+                setting.document["timeframes"]["additional"] = Value::from(vec![setting.scale.longer.as_str()]);
+            }
+            settings
+        })
+        .boxed()
+}
+
 /// How often a property is tried; `PROPTEST_CASES` overrides it. Failures are kept beside the test.
 pub(crate) fn cases(count: u32) -> ProptestConfig {
     let given = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());

@@ -4,12 +4,16 @@ pub mod artefact;
 mod blocks;
 pub mod canonical;
 pub mod config;
+mod exits;
 mod fingerprint;
+mod jump;
+mod landmarks;
 mod pending;
 mod reader;
 pub mod result;
 mod setup;
+pub mod tile;
 pub mod walk;
 
 pub use config::{Parsed, RunConfig, RunMode};
-pub use setup::{AccountTerms, Environment, Market, Outcome, Prepared};
+pub use setup::{AccountTerms, Base, Environment, Market, Outcome, Prepared};

@@ -3,10 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::backtest::config::RunConfig;
-use crate::backtest::fingerprint::rules_hash;
+use serde_json::{Map, Value};
+
+use crate::backtest::config::{ManagementConfig, RunConfig};
+use crate::backtest::fingerprint::{Shared, rules_hash};
+use crate::backtest::landmarks::Landmarks;
 use crate::backtest::walk::{HoldingRule, Inputs, Observer, Plan, Walked, walk};
 use crate::data::{
     Conversion, CostFile, CostSpec, DataRequest, FeeSchema, InputFile, LoadedData, Manifest, MarketData, NewsCalendar,
@@ -15,11 +19,11 @@ use crate::data::{
 use crate::error::{Error, Result};
 use crate::execution::{DrawTable, FeeRate, Fees, Slippage, Terms, VolumeGrid};
 use crate::indicators::{Budget, Column, ColumnCache, ColumnKey, MtfOptions, StaleLimit, check_warmup};
-use crate::metrics::{Summary, first_not_finite, summarise};
+use crate::metrics::{Counters, Summary, first_not_finite, summarise};
 use crate::portfolio::Trade;
-use crate::rules::{BitMask, GuardCache};
-use crate::strategy::{self, ColumnView, DataSlice, Strategy, Variant};
-use crate::units::{Bits, MINUTE_NS, Timeframe};
+use crate::rules::{BitMask, Condition, GuardCache, MaskCache, RuleSet};
+use crate::strategy::{self, BuildContext, ColumnView, DataSlice, Strategy, Variant};
+use crate::units::{Bits, EpochNs, MINUTE_NS, Timeframe};
 
 /// What all backtests on one data set share. Filled lazily, safe to use from many threads; nothing in it depends on
 /// the order of use.
@@ -45,6 +49,37 @@ pub struct Market {
     pub columns: Arc<ColumnCache>,
     /// Late guards and what they remember.
     pub guards: GuardCache,
+    /// Conditions as bits.
+    pub masks: MaskCache,
+    landmarks: OnceLock<Landmarks>,
+}
+
+impl Market {
+    fn new(data: MarketData, options: MtfOptions, budget: &Arc<dyn Budget>) -> Self {
+        let data = Arc::new(data);
+        let columns = Arc::new(ColumnCache::new(Arc::clone(&data), options, Arc::clone(budget)));
+        let guards = GuardCache::new(Arc::clone(&columns));
+        let masks = MaskCache::new(data.bars.len(), Arc::clone(budget));
+        Self { data, columns, guards, masks, landmarks: OnceLock::new() }
+    }
+
+    pub(super) fn landmarks(&self) -> &Landmarks {
+        self.landmarks.get_or_init(|| Landmarks::new(&self.data.bars, self.columns.budget()))
+    }
+}
+
+/// What the settings of one run config share; see [`Environment::base`].
+pub struct Base {
+    shared: Shared,
+    context: BuildContext,
+    strategy_name: String,
+    warmup_bars: usize,
+    management: ManagementConfig,
+    window_start: Option<EpochNs>,
+    market: Arc<Market>,
+    gates: Option<Arc<BitMask>>,
+    plan: Plan,
+    account: Arc<AccountTerms>,
 }
 
 /// Text form of what decides the gates of a configuration.
@@ -149,10 +184,8 @@ impl Environment {
     pub fn market(&self, multiplier: f64) -> Arc<Market> {
         let mut markets = self.markets.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || {
-            let data = Arc::new(self.data.market.with_spread_multiplier(multiplier));
-            let columns = Arc::new(ColumnCache::new(Arc::clone(&data), self.options.clone(), Arc::clone(&self.budget)));
-            let guards = GuardCache::new(Arc::clone(&columns));
-            Arc::new(Market { data, columns, guards })
+            let data = self.data.market.with_spread_multiplier(multiplier);
+            Arc::new(Market::new(data, self.options.clone(), &self.budget))
         };
         Arc::clone(markets.entry(Bits::new(multiplier)).or_insert_with(make))
     }
@@ -164,6 +197,9 @@ impl Environment {
         let mut freed = 0;
         for market in markets.values() {
             if freed < bytes {
+                freed += market.masks.evict(bytes - freed);
+            }
+            if freed < bytes {
                 freed += market.columns.evict(bytes - freed);
             }
             if freed < bytes {
@@ -171,6 +207,23 @@ impl Environment {
             }
         }
         freed
+    }
+
+    /// What the settings of one run config share, worked out once; its strategy parameters are left out.
+    pub fn base(&self, config: &RunConfig) -> Base {
+        let (plan, account) = self.plan(config);
+        Base {
+            shared: Shared::new(&plan, config),
+            context: config.build_context(),
+            strategy_name: config.strategy_name.clone(),
+            warmup_bars: config.warmup_bars,
+            management: config.management.clone(),
+            window_start: config.trade_window.map(|(start, _)| start),
+            market: self.market(config.effective_spread_multiplier()),
+            gates: self.gates(config),
+            plan,
+            account: Arc::new(account),
+        }
     }
 
     /// Resolves one setting. `rng_seed` is the seed in force (the configuration's, or the one drawn for it).
@@ -184,27 +237,57 @@ impl Environment {
         self.prepare_with(strategy, config, rng_seed)
     }
 
+    /// [`Environment::prepare`] of the run config of `base` with these strategy parameters.
+    ///
+    /// # Errors
+    /// Those of [`Environment::prepare`].
+    pub fn prepare_on(&self, base: &Base, parameters: &Map<String, Value>, rng_seed: u64) -> Result<Prepared> {
+        let strategy = strategy::find(&base.strategy_name)?.build(parameters, &base.context)?;
+        self.assemble(base, strategy, parameters, rng_seed)
+    }
+
     /// [`Environment::prepare`] with a strategy that need not be registered; name and parameters of `config` are not
     /// looked at beyond `rules_hash`.
     ///
     /// # Errors
     /// Those of [`Strategy::on_init`], warm-up too short (E4003, `v2`), an empty trade window (E4102).
-    pub fn prepare_with(&self, mut strategy: Box<dyn Strategy>, config: &RunConfig, rng_seed: u64) -> Result<Prepared> {
+    pub fn prepare_with(&self, strategy: Box<dyn Strategy>, config: &RunConfig, rng_seed: u64) -> Result<Prepared> {
+        self.assemble(&self.base(config), strategy, &config.strategy_parameters, rng_seed)
+    }
+
+    fn assemble(
+        &self,
+        base: &Base,
+        mut strategy: Box<dyn Strategy>,
+        parameters: &Map<String, Value>,
+        rng_seed: u64,
+    ) -> Result<Prepared> {
         strategy.on_init(&self.data.market)?;
         let columns = strategy.columns();
-        if config.variant == Variant::V2 {
-            check_warmup(&columns, config.primary, config.warmup_bars)?;
+        if base.context.variant == Variant::V2 {
+            check_warmup(&columns, base.context.primary, base.warmup_bars)?;
         }
-        let (plan, account) = self.plan(config, strategy.as_ref())?;
-        let rules_hash = rules_hash(strategy.as_ref(), &plan, config, rng_seed);
+        if base.plan.bars.is_empty() {
+            return Err(Error::DataCorrupt {
+                kind: "DateRangeEmpty",
+                path: base.context.symbol.clone().into(),
+                row: 0,
+                timestamp_ns: base.window_start,
+                rule: "the trade window must hold at least one tradable bar".to_owned(),
+                found: "none".to_owned(),
+            });
+        }
+        let mut plan = base.plan.clone();
+        plan.holding = holding_rule(&base.management, strategy.as_ref());
+        let rules_hash = rules_hash(&base.shared, strategy.as_ref(), &plan, base.context.primary, parameters, rng_seed);
         Ok(Prepared {
-            market: self.market(config.effective_spread_multiplier()),
-            gates: self.gates(config),
+            market: Arc::clone(&base.market),
+            gates: base.gates.clone(),
             draws: self.draws(rng_seed),
             strategy,
             columns,
             plan,
-            account,
+            account: Arc::clone(&base.account),
             rules_hash,
         })
     }
@@ -236,7 +319,8 @@ impl Environment {
         Some(Arc::clone(gates.entry(key).or_insert_with(make)))
     }
 
-    fn plan(&self, config: &RunConfig, strategy: &dyn Strategy) -> Result<(Plan, AccountTerms)> {
+    /// Without a holding rule.
+    fn plan(&self, config: &RunConfig) -> (Plan, AccountTerms) {
         let (terms, account) = terms(config, &self.spec, &self.costs);
         let market = &self.data.market;
         let tradable = market.first_tradable..market.bars.len();
@@ -247,16 +331,6 @@ impl Environment {
                 (before(start).max(tradable.start)..before(end).min(tradable.end), true)
             }
         };
-        if bars.is_empty() {
-            return Err(Error::DataCorrupt {
-                kind: "DateRangeEmpty",
-                path: config.symbol.clone().into(),
-                row: 0,
-                timestamp_ns: config.trade_window.map(|(start, _)| start),
-                rule: "the trade window must hold at least one tradable bar".to_owned(),
-                found: "none".to_owned(),
-            });
-        }
         let plan = Plan {
             terms,
             initial_balance: config.account.initial_balance,
@@ -264,11 +338,11 @@ impl Environment {
             cooldown_bars: config.cooldown_candles,
             cooldown_ns: config.cooldown_minutes * MINUTE_NS,
             cooldown_after_exit_ns: config.cooldown_minutes_trade * MINUTE_NS,
-            holding: holding_rule(config, strategy),
+            holding: None,
             bars,
             close_at_end,
         };
-        Ok((plan, account))
+        (plan, account)
     }
 }
 
@@ -309,8 +383,7 @@ fn mtf_options(config: &RunConfig) -> MtfOptions {
     }
 }
 
-fn holding_rule(config: &RunConfig, strategy: &dyn Strategy) -> Option<HoldingRule> {
-    let management = &config.management;
+fn holding_rule(management: &ManagementConfig, strategy: &dyn Strategy) -> Option<HoldingRule> {
     if !management.enabled.unwrap_or_else(|| strategy.uses_position_manager()) || !management.holding_enabled {
         return None;
     }
@@ -414,7 +487,7 @@ pub struct Prepared {
     strategy: Box<dyn Strategy>,
     columns: Vec<ColumnKey>,
     plan: Plan,
-    account: AccountTerms,
+    account: Arc<AccountTerms>,
     rules_hash: [u8; 8],
 }
 
@@ -450,6 +523,22 @@ impl Prepared {
         &self.columns
     }
 
+    /// Conditions of its entries and exits, with repetitions; none for a strategy that is no rules.
+    pub fn conditions(&self) -> Vec<Condition> {
+        self.strategy.rules().map(RuleSet::conditions).unwrap_or_default()
+    }
+
+    /// Equal for settings whose positions leave by the same rules on the same bars: worked on together they share what
+    /// is found out about exits. Only a hint; nothing rests on it.
+    pub fn exit_hint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (Arc::as_ptr(&self.market) as usize).hash(&mut hasher);
+        for rule in self.strategy.rules().iter().flat_map(|rules| &rules.rules) {
+            (rule.direction, rule.stop, rule.target, rule.lots, &rule.exit).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// The strategy.
     pub fn strategy(&self) -> &dyn Strategy {
         self.strategy.as_ref()
@@ -458,6 +547,14 @@ impl Prepared {
     /// Numbers of the run.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    pub(super) fn gates(&self) -> Option<&BitMask> {
+        self.gates.as_deref()
+    }
+
+    pub(super) fn draws(&self) -> &DrawTable {
+        &self.draws
     }
 
     /// How money was converted.
@@ -491,6 +588,14 @@ impl Prepared {
     /// # Errors
     /// Those of [`walk`] and of a column.
     pub fn walk(&self, trades: Vec<Trade>, observer: &mut impl Observer) -> Result<Walked> {
+        self.walk_on(&self.plan, trades, observer)
+    }
+
+    /// The bar loop with other bars, or another end, than the setting's own plan: a walk-forward window.
+    ///
+    /// # Errors
+    /// Those of [`walk`] and of a column.
+    pub fn walk_on(&self, plan: &Plan, trades: Vec<Trade>, observer: &mut impl Observer) -> Result<Walked> {
         let held = Held { keys: &self.columns, columns: self.market.columns.get_all(&self.columns)? };
         let inputs = Inputs {
             market: &self.market.data,
@@ -500,7 +605,7 @@ impl Prepared {
             gates: self.gates.as_deref(),
             draws: &self.draws,
         };
-        walk(inputs, &self.plan, trades, observer)
+        walk(inputs, plan, trades, observer)
     }
 
     /// The metrics of a walked run.
@@ -526,8 +631,7 @@ impl Prepared {
     ///
     /// # Errors
     /// Those of a column.
-    pub fn why_no_trade(&self, outcome: &Outcome) -> Result<String> {
-        let counters = &outcome.walked.counters;
+    pub fn why_no_trade(&self, counters: &Counters) -> Result<String> {
         if counters.open_positions_at_end > 0 {
             return Ok("never_closed".to_owned());
         }

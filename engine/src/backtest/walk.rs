@@ -49,6 +49,14 @@ pub struct HoldingRule {
     pub only_scenarios: Vec<u8>,
 }
 
+impl HoldingRule {
+    /// Positions of this scenario are closed by it.
+    #[inline]
+    pub(super) fn applies_to(&self, scenario_id: u8) -> bool {
+        self.only_scenarios.is_empty() || self.only_scenarios.contains(&scenario_id)
+    }
+}
+
 /// Everything a run reads.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
@@ -272,38 +280,10 @@ impl<'a> Book<'a> {
         }
     }
 
-    fn invalid(&self, i: usize, field: &'static str, found: impl ToString, rule: &'static str) -> Error {
-        let (found, timestamp_ns) = (found.to_string(), self.bars.open_time[i]);
-        Error::InvalidSignal { bar: i, timestamp_ns, field, found, rule }
-    }
-
-    fn check(&self, i: usize, intent: &Intent<'_>) -> Result<()> {
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        if !positive(intent.requested) {
-            return Err(self.invalid(i, "entry_price", intent.requested, "finite and > 0"));
-        }
-        match (intent.stop, intent.lots) {
-            (Some(stop), _) if !positive(stop) => {
-                return Err(self.invalid(i, "stop_loss", stop, "finite and > 0"));
-            }
-            (None, None) => return Err(self.invalid(i, "stop_loss", "none", "given, or the size explicit")),
-            (None, Some(_)) if self.plan.terms.variant == Variant::V1Parity => {
-                return Err(self.invalid(i, "stop_loss", "none", "given: v1_parity knows no position without a stop"));
-            }
-            _ => {}
-        }
-        if let Some(target) = intent.target.filter(|target| !target.is_finite()) {
-            return Err(self.invalid(i, "take_profit", target, "finite"));
-        }
-        match intent.lots.filter(|lots| !positive(*lots)) {
-            Some(lots) => Err(self.invalid(i, "lots", lots, "finite and > 0")),
-            None => Ok(()),
-        }
-    }
-
     /// A signal counts, and starts the cooldowns, whether or not its order is refused.
     fn count_signal(&mut self, i: usize, intent: &Intent<'_>) -> Result<()> {
-        self.check(i, intent)?;
+        let Intent { requested, stop, target, lots, .. } = *intent;
+        check_signal(self.bars, i, requested, stop, target, lots, self.plan.terms.variant)?;
         self.counters.signals += 1;
         self.last_signal = Some(i);
         Ok(())
@@ -463,7 +443,7 @@ impl<'a> Book<'a> {
         let OpenPosition { position, rule, .. } = &self.open[slot].held;
         if let Some(holding) = &self.plan.holding
             && self.bars.open_time[i] - position.entry_time_ns >= holding.limit_ns
-            && (holding.only_scenarios.is_empty() || holding.only_scenarios.contains(&position.scenario_id))
+            && holding.applies_to(position.scenario_id)
         {
             return Ok(Managed::Close(ExitReason::Timeout));
         }
@@ -582,6 +562,40 @@ impl<'a> Book<'a> {
             return Err(Error::Consistency { difference });
         }
         Ok(Walked { trades: self.trades, equity: self.equity, counters: self.counters, ledger: self.ledger })
+    }
+}
+
+/// What a signal must state, whoever states it.
+pub(super) fn check_signal(
+    bars: &Bars,
+    i: usize,
+    requested: f64,
+    stop: Option<f64>,
+    target: Option<f64>,
+    lots: Option<f64>,
+    variant: Variant,
+) -> Result<()> {
+    let positive = |x: f64| x.is_finite() && x > 0.0;
+    let invalid = |field: &'static str, found: &dyn ToString, rule: &'static str| {
+        Err(Error::InvalidSignal { bar: i, timestamp_ns: bars.open_time[i], field, found: found.to_string(), rule })
+    };
+    if !positive(requested) {
+        return invalid("entry_price", &requested, "finite and > 0");
+    }
+    match (stop, lots) {
+        (Some(stop), _) if !positive(stop) => return invalid("stop_loss", &stop, "finite and > 0"),
+        (None, None) => return invalid("stop_loss", &"none", "given, or the size explicit"),
+        (None, Some(_)) if variant == Variant::V1Parity => {
+            return invalid("stop_loss", &"none", "given: v1_parity knows no position without a stop");
+        }
+        _ => {}
+    }
+    if let Some(target) = target.filter(|target| !target.is_finite()) {
+        return invalid("take_profit", &target, "finite");
+    }
+    match lots.filter(|lots| !positive(*lots)) {
+        Some(lots) => invalid("lots", &lots, "finite and > 0"),
+        None => Ok(()),
     }
 }
 

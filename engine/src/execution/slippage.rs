@@ -82,6 +82,11 @@ pub struct Slippage {
 }
 
 impl Slippage {
+    /// The same for every fill.
+    pub fn is_fixed(&self) -> bool {
+        self.multiplier == 0.0 || self.random_pips == 0.0
+    }
+
     /// Pips of fill `k`; the stream is not touched when there is no random part.
     pub fn pips(&self, k: u64, draws: &DrawTable) -> f64 {
         if self.multiplier == 0.0 {

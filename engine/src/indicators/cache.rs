@@ -1,11 +1,10 @@
 //! Columns shared by all trials and threads: each is computed once, kept while the memory budget allows, and given back
 //! when the last holder drops it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arrow_buffer::ScalarBuffer;
 
@@ -15,6 +14,8 @@ use crate::error::Error;
 use super::compute::{bars_of, evaluate, of_other_timeframe};
 use super::key::{ColumnKey, HtfMethod, Series};
 use super::mtf::MtfOptions;
+use super::shelf::{Keep, Shared, Shelf};
+use super::zones::Zones;
 
 /// Whoever keeps the books of memory. Asked before an allocation, told when it is dropped; must not call back into the
 /// cache from either.
@@ -81,16 +82,27 @@ enum Values {
 #[derive(Debug)]
 struct Computed {
     values: Vec<f64>,
+    zones: Zones,
     /// Dropped with the values.
     _reservation: Option<Reservation>,
 }
 
 impl Column {
     fn computed(values: Vec<f64>, reservation: Option<Reservation>) -> Self {
-        Self(Values::Computed(Arc::new(Computed { values, _reservation: reservation })))
+        let zones = Zones::new(&values);
+        Self(Values::Computed(Arc::new(Computed { values, zones, _reservation: reservation })))
     }
 
-    /// Nobody but the holder of this column holds its memory, and dropping it frees some.
+    /// Extremes per block of bars; none for the memory of the bars themselves.
+    pub fn zones(&self) -> Option<&Zones> {
+        match &self.0 {
+            Values::Bars(_) => None,
+            Values::Computed(computed) => Some(&computed.zones),
+        }
+    }
+}
+
+impl Shared for Column {
     fn is_last(&self) -> bool {
         matches!(&self.0, Values::Computed(computed) if Arc::strong_count(computed) == 1)
     }
@@ -127,19 +139,6 @@ pub struct CacheStats {
     pub kept: usize,
 }
 
-type Slot = OnceLock<Result<Column, Error>>;
-
-struct Entry {
-    slot: Arc<Slot>,
-    last_used: u64,
-}
-
-#[derive(Default)]
-struct Entries {
-    by_key: BTreeMap<ColumnKey, Entry>,
-    clock: u64,
-}
-
 /// The columns of one data set, computed on demand.
 ///
 /// Any number of threads may ask: a column is computed by the first, the others wait for that column only. A column in
@@ -147,34 +146,16 @@ struct Entries {
 pub struct ColumnCache {
     market: Arc<MarketData>,
     options: MtfOptions,
-    budget: Arc<dyn Budget>,
-    entries: Mutex<Entries>,
-    computed: AtomicU64,
-    evicted: AtomicU64,
+    shelf: Shelf<ColumnKey, Result<Column, Error>>,
     unbooked: AtomicU64,
-}
-
-/// How hard to try to keep a column.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    /// Asked for by a trial: others make room.
-    Evicting,
-    /// A step on the way to another column: kept only where there is room anyway.
-    IfRoom,
 }
 
 impl ColumnCache {
     /// An empty cache over `market`.
     pub fn new(market: Arc<MarketData>, options: MtfOptions, budget: Arc<dyn Budget>) -> Self {
-        Self {
-            market,
-            options,
-            budget,
-            entries: Mutex::default(),
-            computed: AtomicU64::new(0),
-            evicted: AtomicU64::new(0),
-            unbooked: AtomicU64::new(0),
-        }
+        let len = market.bars.len();
+        let shelf = Shelf::new(budget, len * size_of::<f64>() + Zones::bytes_for(len));
+        Self { market, options, shelf, unbooked: AtomicU64::new(0) }
     }
 
     /// The bars the columns are computed on.
@@ -189,12 +170,12 @@ impl ColumnCache {
 
     /// The books the cache writes to.
     pub fn budget(&self) -> &Arc<dyn Budget> {
-        &self.budget
+        self.shelf.budget()
     }
 
-    /// Memory of one column in bytes.
+    /// Memory of one column in bytes, its extremes per block included.
     pub fn column_bytes(&self) -> usize {
-        self.market.bars.len() * size_of::<f64>()
+        self.shelf.bytes()
     }
 
     /// The column of `key`: the bars' own memory for prices of the primary timeframe, else computed once and shared.
@@ -220,23 +201,16 @@ impl ColumnCache {
     /// Drops least recently used columns that nobody holds until `bytes` are free or none is left; returns the bytes
     /// given back to the budget.
     pub fn evict(&self, bytes: usize) -> usize {
-        let mut freed = 0;
-        while freed < bytes {
-            match self.evict_one() {
-                0 => break,
-                one => freed += one,
-            }
-        }
-        freed
+        self.shelf.evict(bytes)
     }
 
     /// What happened so far.
     pub fn stats(&self) -> CacheStats {
         CacheStats {
-            computed: self.computed.load(Ordering::Relaxed),
-            evicted: self.evicted.load(Ordering::Relaxed),
+            computed: self.shelf.made(),
+            evicted: self.shelf.evicted(),
             unbooked: self.unbooked.load(Ordering::Relaxed),
-            kept: self.lock().by_key.len(),
+            kept: self.shelf.kept(),
         }
     }
 
@@ -250,18 +224,7 @@ impl ColumnCache {
         if let Some(prices) = self.prices(&key) {
             return Ok(prices);
         }
-        let slot = self.slot(key);
-        // Only threads that want this very column wait here.
-        let mut kept = true;
-        let result = slot.get_or_init(|| {
-            let (result, booked) = self.make(&key, keep);
-            kept = booked;
-            result
-        });
-        if !kept {
-            self.forget(&key, &slot);
-        }
-        result.clone()
+        self.shelf.get(&key, keep, |reservation| self.make(&key, keep, reservation))
     }
 
     /// Keys of equal content become one.
@@ -292,46 +255,18 @@ impl ColumnCache {
         Some(Column(Values::Bars(buffer.clone())))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Entries> {
-        // The map is changed by single calls that do not panic half-way.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn slot(&self, key: ColumnKey) -> Arc<Slot> {
-        let mut entries = self.lock();
-        entries.clock += 1;
-        let now = entries.clock;
-        let entry = entries.by_key.entry(key).or_insert_with(|| Entry { slot: Arc::default(), last_used: now });
-        entry.last_used = now;
-        Arc::clone(&entry.slot)
-    }
-
-    fn forget(&self, key: &ColumnKey, slot: &Arc<Slot>) {
-        let mut entries = self.lock();
-        if entries.by_key.get(key).is_some_and(|entry| Arc::ptr_eq(&entry.slot, slot)) {
-            entries.by_key.remove(key);
-        }
-    }
-
-    /// Computes a column; also tells whether it may be kept.
-    fn make(&self, key: &ColumnKey, keep: Keep) -> (Result<Column, Error>, bool) {
-        let bars = match bars_of(key, &self.market) {
-            Ok(bars) => bars,
-            Err(error) => return (Err(error), false),
-        };
-        let reservation = self.book(keep);
-        let kept = reservation.is_some();
-        if !kept && keep == Keep::Evicting {
+    fn make(&self, key: &ColumnKey, keep: Keep, reservation: Option<Reservation>) -> Result<Column, Error> {
+        let bars = bars_of(key, &self.market)?;
+        if reservation.is_none() && keep == Keep::Evicting {
             self.unbooked.fetch_add(1, Ordering::Relaxed);
         }
-        self.computed.fetch_add(1, Ordering::Relaxed);
         let values = if key.timeframe == self.market.bars.timeframe {
             let quotes = bars.side(key.side);
             evaluate(key.series, quotes, &|inner| self.intermediate(key, inner))
         } else {
             of_other_timeframe(key, &self.market, bars, &self.options)
         };
-        (Ok(Column::computed(values, reservation)), kept)
+        Ok(Column::computed(values, reservation))
     }
 
     /// A series of the primary timeframe that the column of `outer` is built of.
@@ -340,42 +275,6 @@ impl ColumnCache {
         // The bars of `outer` are loaded, so this does not fail; an empty column would show as undefined values.
         self.fetch(&key, Keep::IfRoom).unwrap_or_else(|_| Column::from(Vec::new()))
     }
-
-    fn book(&self, keep: Keep) -> Option<Reservation> {
-        loop {
-            let reservation = Reservation::take(&self.budget, self.column_bytes());
-            if reservation.is_some() || keep == Keep::IfRoom || self.evict_one() == 0 {
-                return reservation;
-            }
-        }
-    }
-
-    /// Drops the least recently used column that nobody holds; returns its bytes, 0 if there is none.
-    fn evict_one(&self) -> usize {
-        let evicted = {
-            let mut entries = self.lock();
-            let oldest = entries
-                .by_key
-                .iter()
-                .filter(|(_, entry)| is_evictable(entry))
-                .min_by_key(|(_, entry)| entry.last_used)
-                .map(|(key, _)| *key);
-            oldest.and_then(|key| entries.by_key.remove(&key))
-        };
-        // Freed after the lock.
-        if evicted.is_some() {
-            self.evicted.fetch_add(1, Ordering::Relaxed);
-            self.column_bytes()
-        } else {
-            0
-        }
-    }
-}
-
-/// Computed, and held by the cache alone. New holders need the lock under which this is asked.
-fn is_evictable(entry: &Entry) -> bool {
-    Arc::strong_count(&entry.slot) == 1
-        && entry.slot.get().is_some_and(|result| result.as_ref().is_ok_and(Column::is_last))
 }
 
 impl fmt::Debug for ColumnCache {

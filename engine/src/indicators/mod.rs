@@ -15,6 +15,8 @@ mod momentum;
 mod mtf;
 mod range;
 mod rolling;
+mod shelf;
+mod zones;
 mod zscore;
 
 #[cfg(test)]
@@ -35,4 +37,6 @@ pub use momentum::{roc, rsi};
 pub use mtf::{MtfOptions, NO_BAR, StaleLimit, Visibility, visible_bars};
 pub use range::{atr, choppiness, true_range};
 pub use rolling::{rolling_max, rolling_mean, rolling_min, rolling_sd};
+pub(crate) use shelf::{Keep, Shared, Shelf};
+pub use zones::{ZONE, Zones};
 pub use zscore::residual_z;

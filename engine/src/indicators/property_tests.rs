@@ -331,7 +331,7 @@ fn prices_of_the_primary_bars_are_not_copied() {
 #[test]
 fn the_least_recently_used_column_makes_room_and_one_in_use_stays() {
     let key = |n| ColumnKey::bid(Timeframe::M15, Series::Ema(n));
-    let budget = Capped::new(2 * 300 * 8);
+    let budget = Capped::new(2 * (300 * 8 + Zones::bytes_for(300)));
     let peak = Arc::clone(&budget.peak);
     let cache = cache(data(&long_walk(300), 0), budget);
     let held = cache.get(&key(1)).unwrap();
@@ -347,15 +347,15 @@ fn the_least_recently_used_column_makes_room_and_one_in_use_stays() {
     assert_eq!(cache.stats(), CacheStats { computed: 4, evicted: 1, unbooked: 1, kept: 2 });
     assert_eq!(fourth.len(), 300);
     drop((held, third, fourth));
-    assert_eq!(cache.evict(1), 300 * 8);
-    assert_eq!(cache.evict(usize::MAX), 300 * 8);
+    assert_eq!(cache.evict(1), 300 * 8 + Zones::bytes_for(300));
+    assert_eq!(cache.evict(usize::MAX), 300 * 8 + Zones::bytes_for(300));
     assert_eq!(cache.stats().kept, 0);
-    assert_eq!(peak.load(Ordering::SeqCst), 2 * 300 * 8);
+    assert_eq!(peak.load(Ordering::SeqCst), 2 * (300 * 8 + Zones::bytes_for(300)));
 }
 
 #[test]
 fn many_threads_and_little_memory_keep_the_cap() {
-    let budget = Arc::new(Capped::new(5 * 500 * 8));
+    let budget = Arc::new(Capped::new(5 * (500 * 8 + Zones::bytes_for(500))));
     let market = data(&long_walk(500), 0);
     let cache =
         ColumnCache::new(Arc::new(market.clone()), MtfOptions::default(), Arc::clone(&budget) as Arc<dyn Budget>);
@@ -401,7 +401,7 @@ fn guard_answers_use_memory_where_bars_are_looked_at_and_give_it_back() {
 #[test]
 fn guard_answers_push_out_columns_nobody_holds_and_then_answers_nobody_asks_for() {
     // Two columns of the guard, and one more.
-    let column = 3000 * 8;
+    let column = 3000 * 8 + Zones::bytes_for(3000);
     let budget = Arc::new(Capped::new(3 * column));
     let columns = Arc::new(ColumnCache::new(
         Arc::new(data(&long_walk(3000), 0)),

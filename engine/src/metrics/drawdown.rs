@@ -41,11 +41,17 @@ impl Drawdown {
     /// Takes the equity of the next bar.
     #[inline]
     pub fn push(&mut self, equity: f64) {
+        self.push_run(equity, 1);
+    }
+
+    /// Takes `bars ≥ 1` bars of the same equity.
+    #[inline]
+    pub fn push_run(&mut self, equity: f64, bars: usize) {
         let index = self.next_index;
-        self.next_index += 1;
+        self.next_index += bars as i64;
         if equity >= self.peak {
             self.peak = equity;
-            self.peak_index = index;
+            self.peak_index = self.next_index - 1;
             self.fall = 0.0;
             if let Some(episode) = &mut self.deepest
                 && episode.recovered_at.is_none()
@@ -55,6 +61,33 @@ impl Drawdown {
             }
             return;
         }
+        self.fall_to(equity);
+    }
+
+    /// Takes `bars` bars whose equity stays below the running peak; `lowest` is the least of it. The falls in between
+    /// are from the same peak and no deeper: they change nothing.
+    #[inline]
+    pub fn push_below_peak(&mut self, lowest: f64, bars: usize) {
+        debug_assert!(lowest < self.peak);
+        self.next_index += bars as i64;
+        self.fall_to(lowest);
+    }
+
+    /// Takes `bars` bars whose equity stays below the running peak and falls no deeper than before.
+    #[inline]
+    pub fn skip(&mut self, bars: usize) {
+        self.next_index += bars as i64;
+    }
+
+    /// Largest absolute fall since the running peak was reached.
+    #[inline]
+    pub fn fall(&self) -> f64 {
+        self.fall
+    }
+
+    /// Equity below the running peak.
+    #[inline]
+    fn fall_to(&mut self, equity: f64) {
         let absolute = self.peak - equity;
         // Rounding is monotone: a fall from the same peak that is no deeper is relatively no deeper either.
         if absolute <= self.fall {

@@ -22,6 +22,7 @@ impl Moments {
     }
 
     /// Takes the next value.
+    #[inline]
     pub fn push(&mut self, x: f64) {
         let d = x - self.offset;
         self.count += 1;
@@ -29,6 +30,12 @@ impl Moments {
         self.b += d * d;
         let loss = x.min(0.0);
         self.downside += loss * loss;
+    }
+
+    /// Takes `count` zeros; the offset is 0, so no sum changes.
+    fn push_zeros(&mut self, count: u64) {
+        debug_assert!(self.offset == 0.0);
+        self.count += count;
     }
 
     /// Values taken.
@@ -65,13 +72,52 @@ pub struct DailyReturns {
     /// Bounds of the running day; empty before the first bar.
     day: (EpochNs, EpochNs),
     last: f64,
-    previous_day_end: Option<f64>,
-    moments: Moments,
+    ends: DayEnds,
 }
 
 impl Default for DailyReturns {
     fn default() -> Self {
-        Self { day: (0, 0), last: 0.0, previous_day_end: None, moments: Moments::new(0.0) }
+        Self { day: (0, 0), last: 0.0, ends: DayEnds::default() }
+    }
+}
+
+/// [`DailyReturns`] for those who know where days end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct DayEnds {
+    previous: Option<f64>,
+    moments: Moments,
+}
+
+impl Default for DayEnds {
+    fn default() -> Self {
+        Self { previous: None, moments: Moments::new(0.0) }
+    }
+}
+
+impl DayEnds {
+    /// Takes the last equity of the next day.
+    #[inline]
+    pub(crate) fn push(&mut self, equity: f64) {
+        if let Some(previous) = self.previous
+            && previous > 0.0
+        {
+            self.moments.push((equity - previous) / previous);
+        }
+        self.previous = Some(equity);
+    }
+
+    /// Takes `days` further days that end at the equity of the last one.
+    #[inline]
+    pub(crate) fn push_unchanged(&mut self, days: u64) {
+        debug_assert!(self.previous.is_some());
+        if self.previous.is_some_and(|previous| previous > 0.0) {
+            self.moments.push_zeros(days);
+        }
+    }
+
+    /// The moments of all returns.
+    pub(crate) fn finish(self) -> Moments {
+        self.moments
     }
 }
 
@@ -95,19 +141,13 @@ impl DailyReturns {
     /// Closes the last day and hands out the moments of all returns.
     pub fn finish(mut self) -> Moments {
         self.end_day();
-        self.moments
+        self.ends.finish()
     }
 
     fn end_day(&mut self) {
-        if self.day.0 == self.day.1 {
-            return;
+        if self.day.0 != self.day.1 {
+            self.ends.push(self.last);
         }
-        if let Some(previous) = self.previous_day_end
-            && previous > 0.0
-        {
-            self.moments.push((self.last - previous) / previous);
-        }
-        self.previous_day_end = Some(self.last);
     }
 }
 

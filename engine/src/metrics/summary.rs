@@ -75,6 +75,31 @@ impl EquityStats {
     pub fn last_equity(&self) -> f64 {
         self.last.1
     }
+
+    fn finish(self) -> EquityFacts {
+        EquityFacts {
+            drawdown: self.drawdown,
+            daily: self.daily.finish(),
+            first: self.first.unwrap_or(self.last),
+            last: self.last,
+            bars: self.bars,
+        }
+    }
+}
+
+/// What the metrics need of the equity curve.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct EquityFacts {
+    /// Peak and falls.
+    pub(crate) drawdown: Drawdown,
+    /// Returns from day end to day end.
+    pub(crate) daily: Moments,
+    /// First bar and its equity.
+    pub(crate) first: (EpochNs, f64),
+    /// Last bar and its equity.
+    pub(crate) last: (EpochNs, f64),
+    /// Bars.
+    pub(crate) bars: u64,
 }
 
 /// Metrics and what is needed to write them as an artefact.
@@ -123,9 +148,26 @@ impl Summary {
     }
 }
 
+/// What the metrics need of one trade.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct TradeFacts {
+    /// Before fees.
+    pub(crate) result: f64,
+    /// Result over the money risked.
+    pub(crate) r: f64,
+    /// Price move over initial stop distance; none without a stop.
+    pub(crate) r_stop: Option<f64>,
+    /// Bars from entry to exit.
+    pub(crate) hold_bars: u64,
+    /// Side.
+    pub(crate) long: bool,
+}
+
 /// Sums over trades in booking order.
-#[derive(Debug, Clone, Copy, Default)]
-struct TradeSums {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TradeSums {
+    count: u64,
+    r_moments: Moments,
     wins: u64,
     losses: u64,
     gross: f64,
@@ -143,9 +185,38 @@ struct TradeSums {
 }
 
 impl TradeSums {
-    fn push(&mut self, trade: &Trade, r: f64) {
+    /// Before the first trade.
+    pub(crate) fn new() -> Self {
+        Self {
+            count: 0,
+            r_moments: Moments::new(0.0),
+            wins: 0,
+            losses: 0,
+            gross: 0.0,
+            won: 0.0,
+            lost: 0.0,
+            largest_win: 0.0,
+            largest_loss: 0.0,
+            r_sum: 0.0,
+            r_stop_sum: 0.0,
+            r_stop_count: 0,
+            hold_bars: 0,
+            long: 0,
+            losing_streak: 0,
+            longest_losing_streak: 0,
+        }
+    }
+
+    /// Takes the next trade.
+    #[inline]
+    pub(crate) fn push(&mut self, trade: &TradeFacts) {
+        if self.count == 0 {
+            self.r_moments = Moments::new(trade.r);
+        }
+        self.count += 1;
+        self.r_moments.push(trade.r);
         self.gross += trade.result;
-        self.r_sum += r;
+        self.r_sum += trade.r;
         if trade.result > 0.0 {
             self.wins += 1;
             self.won += trade.result;
@@ -160,12 +231,12 @@ impl TradeSums {
         } else {
             self.losing_streak = 0;
         }
-        if let Some(r_stop) = trade.r_multiple {
+        if let Some(r_stop) = trade.r_stop {
             self.r_stop_sum += r_stop;
             self.r_stop_count += 1;
         }
-        self.hold_bars += (trade.exit_bar - trade.entry_bar) as u64;
-        self.long += u64::from(trade.direction == Direction::Long);
+        self.hold_bars += trade.hold_bars;
+        self.long += u64::from(trade.long);
     }
 }
 
@@ -173,22 +244,34 @@ impl TradeSums {
 ///
 /// Formulas, units and degenerate cases: the catalogue and the metrics specification §2 to §5.
 pub fn summarise(trades: &[Trade], equity: EquityStats, counters: &Counters, fees_total: f64, risk: f64) -> Summary {
-    let mut sums = TradeSums::default();
-    let mut r_moments = Moments::new(trades.first().map_or(0.0, |trade| trade.result / risk));
+    let mut sums = TradeSums::new();
     for trade in trades {
-        let r = trade.result / risk;
-        sums.push(trade, r);
-        r_moments.push(r);
+        sums.push(&TradeFacts {
+            result: trade.result,
+            r: trade.result / risk,
+            r_stop: trade.r_multiple,
+            hold_bars: (trade.exit_bar - trade.entry_bar) as u64,
+            long: trade.direction == Direction::Long,
+        });
     }
-    let n = trades.len() as f64;
-    let per_trade = |total: f64| (!trades.is_empty()).then(|| total / n);
+    summarise_sums(&sums, active_days(trades), &equity.finish(), counters, fees_total)
+}
+
+/// [`summarise`] from sums already made. `days`: distinct UTC days with an entry.
+pub(crate) fn summarise_sums(
+    sums: &TradeSums,
+    days: u64,
+    equity: &EquityFacts,
+    counters: &Counters,
+    fees_total: f64,
+) -> Summary {
+    let n = sums.count as f64;
+    let per_trade = |total: f64| (sums.count > 0).then(|| total / n);
     let share = |total: f64, count: u64| (count > 0).then(|| total / count as f64);
     let positive = |value: f64, count: u64| (count > 0).then_some(value);
     let net = sums.gross - fees_total;
-    let days = active_days(trades);
     let max_drawdown = equity.drawdown.max_relative();
-    let first = equity.first.unwrap_or(equity.last);
-    let daily = equity.daily.finish();
+    let (r_moments, daily) = (&sums.r_moments, &equity.daily);
 
     let mut values = MetricValues::UNDEFINED;
     let mut set = |metric: Metric, value: Option<f64>| values.set(metric, value);
@@ -212,7 +295,7 @@ pub fn summarise(trades: &[Trade], equity: EquityStats, counters: &Counters, fee
     set(Metric::MaxDrawdown, Some(max_drawdown));
     set(Metric::MaxDrawdownAbs, Some(equity.drawdown.max_absolute()));
     set(Metric::MaxDrawdownDurationBars, Some(equity.drawdown.duration_bars() as f64));
-    set(Metric::CalmarRatio, calmar(first, equity.last, equity.bars, max_drawdown));
+    set(Metric::CalmarRatio, calmar(equity.first, equity.last, equity.bars, max_drawdown));
     set(Metric::SharpeTradeR, r_moments.sharpe(1.0));
     set(Metric::SortinoTradeR, r_moments.sortino(1.0));
     set(Metric::SharpeEquityDaily, daily.sharpe(SQRT_252));
@@ -226,7 +309,7 @@ pub fn summarise(trades: &[Trade], equity: EquityStats, counters: &Counters, fee
     set(Metric::Signals, Some(counters.signals as f64));
     set(Metric::OrdersRejected, Some(counters.orders_rejected as f64));
     set(Metric::OpenPositionsAtEnd, Some(counters.open_positions_at_end as f64));
-    Summary { values, daily_returns: daily.count(), trades: trades.len() as u64 }
+    Summary { values, daily_returns: daily.count(), trades: sums.count }
 }
 
 /// Distinct UTC days with an entry. Booking order is entry order while only one position can be open.

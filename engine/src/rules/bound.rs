@@ -7,8 +7,9 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::indicators::ColumnKey;
-use crate::rules::{Comparison, Condition, Expr, GuardCache, GuardEvaluator, LateGuard, Operand, Rule, RuleSet};
+use crate::indicators::{ColumnKey, ZONE};
+use crate::rules::query::{BoundCondition, Term, Values, bits_with_at_least};
+use crate::rules::{Expr, GuardCache, GuardEvaluator, LateGuard, Rule, RuleSet};
 use crate::strategy::ColumnView;
 use crate::units::round_decimal;
 
@@ -39,14 +40,14 @@ struct BoundRule<'a> {
     when: BoundExpr<'a>,
     when_block: Block,
     guards: Vec<GuardEvaluator>,
-    stop: Option<BoundOperand<'a>>,
-    target: Option<BoundOperand<'a>>,
+    stop: Option<Term<'a>>,
+    target: Option<Term<'a>>,
     exit: Option<BoundExpr<'a>>,
     exit_block: Block,
 }
 
 /// Bars of a block, one bit each.
-const BLOCK: usize = 64;
+const BLOCK: usize = ZONE;
 
 /// The block asked for last.
 #[derive(Debug)]
@@ -72,17 +73,9 @@ impl Block {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum BoundOperand<'a> {
-    Const(f64),
-    Column(&'a [f64]),
-    Linear { base: &'a [f64], factor: f64, term: &'a [f64] },
-    Offset { base: &'a [f64], offset: f64 },
-}
-
 #[derive(Debug)]
 enum BoundExpr<'a> {
-    Is { left: BoundOperand<'a>, comparison: Comparison, right: BoundOperand<'a>, finite: bool },
+    Is(BoundCondition<'a>),
     All(Vec<BoundExpr<'a>>),
     Any(Vec<BoundExpr<'a>>),
     AtLeast { count: usize, of: Vec<BoundExpr<'a>> },
@@ -157,22 +150,34 @@ fn bind_rule<'a>(rule: &'a Rule, columns: &'a dyn ColumnView, guards: Option<&Gu
         rule,
         when: BoundExpr::All(rule.when.iter().map(|expr| bind_expr(expr, columns)).collect::<Result<_>>()?),
         when_block: Block::new(),
-        stop: rule.stop.as_ref().map(|operand| bind_operand(operand, columns)).transpose()?,
-        target: rule.target.as_ref().map(|operand| bind_operand(operand, columns)).transpose()?,
+        stop: rule.stop.as_ref().map(|operand| Term::bind(operand, &values(columns))).transpose()?,
+        target: rule.target.as_ref().map(|operand| Term::bind(operand, &values(columns))).transpose()?,
         exit: rule.exit.condition.as_ref().map(|expr| bind_expr(expr, columns)).transpose()?,
         exit_block: Block::new(),
     })
 }
 
+fn values<'a>(columns: &'a dyn ColumnView) -> impl Fn(&ColumnKey) -> Result<Values<'a>> {
+    |key| {
+        columns.column(key).map(Values::from).ok_or_else(|| Error::IndicatorNotAvailable {
+            column: key.to_string(),
+            timeframe: key.timeframe,
+            reason: "the strategy reads it but did not declare it".to_owned(),
+        })
+    }
+}
+
 fn bind_expr<'a>(expr: &Expr, columns: &'a dyn ColumnView) -> Result<BoundExpr<'a>> {
     let all = |parts: &[Expr]| parts.iter().map(|part| bind_expr(part, columns)).collect::<Result<Vec<_>>>();
     Ok(match expr {
-        Expr::Is(Condition { left, comparison, right, finite }) => BoundExpr::Is {
-            left: bind_operand(left, columns)?,
-            comparison: *comparison,
-            right: bind_operand(right, columns)?,
-            finite: *finite,
-        },
+        Expr::Is(condition) => {
+            let column = values(columns);
+            // Where the columns end, values are undefined; two constants hold on every bar.
+            let lengths =
+                condition.left.columns().chain(condition.right.columns()).map(|key| column(&key).map(|c| c.len()));
+            let len = lengths.collect::<Result<Vec<_>>>()?.into_iter().min().unwrap_or(usize::MAX);
+            BoundExpr::Is(BoundCondition::bind(condition, len, &column)?)
+        }
         Expr::All(parts) => BoundExpr::All(all(parts)?),
         Expr::Any(parts) => BoundExpr::Any(all(parts)?),
         Expr::AtLeast { count, of } => BoundExpr::AtLeast { count: *count, of: all(of)? },
@@ -180,102 +185,17 @@ fn bind_expr<'a>(expr: &Expr, columns: &'a dyn ColumnView) -> Result<BoundExpr<'
     })
 }
 
-fn bind_operand<'a>(operand: &Operand, columns: &'a dyn ColumnView) -> Result<BoundOperand<'a>> {
-    let column = |key: &ColumnKey| {
-        columns.column(key).ok_or_else(|| Error::IndicatorNotAvailable {
-            column: key.to_string(),
-            timeframe: key.timeframe,
-            reason: "the strategy reads it but did not declare it".to_owned(),
-        })
-    };
-    Ok(match operand {
-        Operand::Const(value) => BoundOperand::Const(value.get()),
-        Operand::Column(key) => BoundOperand::Column(column(key)?),
-        Operand::Linear { base, factor, term } => {
-            BoundOperand::Linear { base: column(base)?, factor: factor.get(), term: column(term)? }
-        }
-        Operand::Offset { base, offset } => BoundOperand::Offset { base: column(base)?, offset: offset.get() },
-    })
-}
-
-impl BoundOperand<'_> {
-    fn value(&self, i: usize) -> f64 {
-        match *self {
-            Self::Const(value) => value,
-            Self::Column(values) => values[i],
-            Self::Linear { base, factor, term } => base[i] + factor * term[i],
-            Self::Offset { base, offset } => base[i] + offset,
-        }
-    }
-
-    /// Values of a block, undefined behind the end of a column; `scratch` holds what is no column.
-    fn values<'s>(&'s self, block: usize, scratch: &'s mut [f64; BLOCK]) -> &'s [f64; BLOCK] {
-        match *self {
-            Self::Const(value) => scratch.fill(value),
-            Self::Column(values) => return slice_of(values, block, scratch),
-            Self::Linear { base, factor, term } => {
-                let (mut bases, mut terms) = ([0.0; BLOCK], [0.0; BLOCK]);
-                let (base, term) = (slice_of(base, block, &mut bases), slice_of(term, block, &mut terms));
-                *scratch = std::array::from_fn(|k| base[k] + factor * term[k]);
-            }
-            Self::Offset { base, offset } => {
-                let mut bases = [0.0; BLOCK];
-                *scratch = slice_of(base, block, &mut bases).map(|base| base + offset);
-            }
-        }
-        scratch
-    }
-}
-
-fn slice_of<'s>(column: &'s [f64], block: usize, scratch: &'s mut [f64; BLOCK]) -> &'s [f64; BLOCK] {
-    let rest = column.get(block * BLOCK..).unwrap_or_default();
-    rest.first_chunk().unwrap_or_else(|| {
-        *scratch = std::array::from_fn(|k| rest.get(k).copied().unwrap_or(f64::NAN));
-        scratch
-    })
-}
-
 impl BoundExpr<'_> {
     /// One bit per bar of a block.
     fn bits(&self, block: usize) -> u64 {
         match self {
-            Self::Is { left, comparison, right, finite } => {
-                let (mut lefts, mut rights) = ([0.0; BLOCK], [0.0; BLOCK]);
-                let (left, right) = (left.values(block, &mut lefts), right.values(block, &mut rights));
-                // A comparison with NaN is false by IEEE rules: an undefined operand needs no test of its own.
-                let related = match comparison {
-                    Comparison::Less => pack(|k| left[k] < right[k]),
-                    Comparison::LessOrEqual => pack(|k| left[k] <= right[k]),
-                    Comparison::Greater => pack(|k| left[k] > right[k]),
-                    Comparison::GreaterOrEqual => pack(|k| left[k] >= right[k]),
-                };
-                if *finite { related & pack(|k| left[k].is_finite()) } else { related }
-            }
+            Self::Is(condition) => condition.bits(block),
             Self::All(parts) => parts.iter().fold(!0, |bits, part| if bits == 0 { 0 } else { bits & part.bits(block) }),
             Self::Any(parts) => parts.iter().fold(0, |bits, part| bits | part.bits(block)),
-            Self::AtLeast { count, of } => {
-                let parts = of.iter().map(|part| part.bits(block));
-                let mut holding = [0_usize; BLOCK];
-                for bits in parts {
-                    holding.iter_mut().enumerate().for_each(|(k, n)| *n += usize::from(bits >> k & 1 == 1));
-                }
-                pack(|k| holding[k] >= *count)
-            }
+            Self::AtLeast { count, of } => bits_with_at_least(*count, of.iter().map(|part| part.bits(block))),
             Self::Never => 0,
         }
     }
-}
-
-/// The answers of 64 tests as bits.
-#[inline]
-fn pack(test: impl Fn(usize) -> bool) -> u64 {
-    // Eight answers become eight bits by one multiplication: written this way the tests run on vectors.
-    let answers: [u8; BLOCK] = std::array::from_fn(|k| u8::from(test(k)));
-    let (eights, _) = answers.as_chunks::<8>();
-    eights.iter().enumerate().fold(0, |bits, (k, eight)| {
-        let byte = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-        bits | byte << (8 * k)
-    })
 }
 
 /// The condition of `rules` that holds on the fewest of `bars`, with that number; none without a condition. Ties go to
@@ -302,7 +222,7 @@ mod tests {
 
     use super::*;
     use crate::indicators::Series;
-    use crate::rules::ExitRule;
+    use crate::rules::{Comparison, Condition, ExitRule, Operand};
     use crate::units::{Direction, Timeframe};
 
     struct Table(BTreeMap<ColumnKey, Vec<f64>>);

@@ -4,10 +4,13 @@
 mod bound;
 mod guards;
 mod mask;
+mod query;
 
 pub use bound::{BoundRules, Hit, narrowest};
 pub use guards::{ClusterReport, ClusterStatus, GuardCache, GuardEvaluator};
 pub use mask::BitMask;
+pub use query::MaskCache;
+pub(crate) use query::{ConditionSet, Node, Term, Values};
 
 use crate::indicators::{ColumnKey, GarchKey};
 use crate::units::{Bits, Direction};
@@ -135,6 +138,17 @@ impl Expr {
                 parts.iter().flat_map(Self::columns).collect()
             }
             Self::Never(_) => Vec::new(),
+        }
+    }
+
+    /// Calls `see` with every comparison in the expression, in order.
+    pub fn for_each_condition(&self, see: &mut impl FnMut(&Condition)) {
+        match self {
+            Self::Is(condition) => see(condition),
+            Self::All(parts) | Self::Any(parts) | Self::AtLeast { of: parts, .. } => {
+                parts.iter().for_each(|part| part.for_each_condition(see));
+            }
+            Self::Never(_) => {}
         }
     }
 }
@@ -296,6 +310,15 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
+    /// Every comparison of entries and exit conditions, with repetitions.
+    pub fn conditions(&self) -> Vec<Condition> {
+        let mut found = Vec::new();
+        for expr in self.rules.iter().flat_map(|rule| rule.when.iter().chain(&rule.exit.condition)) {
+            expr.for_each_condition(&mut |condition| found.push(*condition));
+        }
+        found
+    }
+
     /// Every column of every rule, sorted, without repetitions.
     pub fn columns(&self) -> Vec<ColumnKey> {
         let mut keys: Vec<ColumnKey> = self.rules.iter().flat_map(Rule::columns).collect();

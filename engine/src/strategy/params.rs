@@ -1,8 +1,8 @@
 //! Parameters of a strategy: reading a JSON object against what the strategy declares, strictly, with every
 //! violation collected, and the words in which ranges are told to people.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -233,8 +233,7 @@ pub fn check_constraints(
 /// the default.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParamValues {
-    /// Shared by the copies that overrides are put over.
-    specs: Arc<[ParamSpec]>,
+    specs: Cow<'static, [ParamSpec]>,
     given: Map<String, Value>,
 }
 
@@ -244,24 +243,33 @@ impl ParamValues {
     ///
     /// Null equals absent, unless null is a value of the parameter.
     pub fn read(
-        specs: &[ParamSpec],
+        specs: impl Into<Cow<'static, [ParamSpec]>>,
         given: &Map<String, Value>,
         dynamic: &dyn Fn(&str) -> Option<ParamKind>,
         violations: &mut Violations,
     ) -> Self {
-        let mut values = Self { specs: specs.into(), given: Map::new() };
+        let mut values = Self { specs: specs.into(), given: given.clone() };
         for (key, value) in given {
             let spec = values.specs.iter().find(|spec| spec.name == key);
+            // A declared name follows no pattern: the look-up is spared.
+            let pattern = if spec.is_some() { None } else { dynamic(key) };
             let null_is_absent = value.is_null() && !spec.is_some_and(|spec| spec.nullable);
-            let pattern = dynamic(key);
             if null_is_absent && (spec.is_some() || pattern.is_some()) {
+                values.given.remove(key);
                 continue;
             }
-            match check_parameter(&values.specs, pattern, key, value) {
-                Ok(()) => {
-                    values.given.insert(key.clone(), value.clone());
+            let checked = match (spec, pattern) {
+                (Some(spec), _) => check_value(spec, value),
+                (None, Some(kind)) => check_kind(&kind, value),
+                (None, None) => {
+                    violations.push(unknown(key, key, &values.specs));
+                    values.given.remove(key);
+                    continue;
                 }
-                Err(violation) => violations.push(violation),
+            };
+            if let Err(reason) = checked {
+                violations.push(Violation::value(key, reason));
+                values.given.remove(key);
             }
         }
         values
@@ -310,10 +318,12 @@ impl ParamValues {
 
     /// Whole number, if not null.
     pub fn opt_int(&self, name: &str) -> Option<i64> {
-        match (self.given.get(name), self.default_of(name)) {
-            (Some(value), _) => value.as_i64(),
-            (None, ParamDefault::Int(value)) => Some(value),
-            (None, _) => None,
+        match self.given.get(name) {
+            Some(value) => value.as_i64(),
+            None => match self.default_of(name) {
+                ParamDefault::Int(value) => Some(value),
+                _ => None,
+            },
         }
     }
 
@@ -329,10 +339,12 @@ impl ParamValues {
 
     /// Number, if not null.
     pub fn opt_float(&self, name: &str) -> Option<f64> {
-        match (self.given.get(name), self.default_of(name)) {
-            (Some(value), _) => value.as_f64(),
-            (None, ParamDefault::Float(value)) => Some(value),
-            (None, _) => None,
+        match self.given.get(name) {
+            Some(value) => value.as_f64(),
+            None => match self.default_of(name) {
+                ParamDefault::Float(value) => Some(value),
+                _ => None,
+            },
         }
     }
 
@@ -343,36 +355,42 @@ impl ParamValues {
 
     /// Switch; off if null.
     pub fn flag(&self, name: &str) -> bool {
-        match (self.given.get(name), self.default_of(name)) {
-            (Some(value), _) => value.as_bool().unwrap_or_default(),
-            (None, default) => default == ParamDefault::Bool(true),
+        match self.given.get(name) {
+            Some(value) => value.as_bool().unwrap_or_default(),
+            None => self.default_of(name) == ParamDefault::Bool(true),
         }
     }
 
     /// Word; empty if null.
     pub fn text(&self, name: &str) -> &str {
-        match (self.given.get(name), self.default_of(name)) {
-            (Some(value), _) => value.as_str().unwrap_or_default(),
-            (None, ParamDefault::Text(text)) => text,
-            (None, _) => "",
+        match self.given.get(name) {
+            Some(value) => value.as_str().unwrap_or_default(),
+            None => match self.default_of(name) {
+                ParamDefault::Text(text) => text,
+                _ => "",
+            },
         }
     }
 
     /// Whole numbers of a list.
     pub fn ints(&self, name: &str) -> Vec<i64> {
-        match (self.given.get(name), self.default_of(name)) {
-            (Some(value), _) => value.as_array().into_iter().flatten().filter_map(Value::as_i64).collect(),
-            (None, ParamDefault::Ints(values)) => values.to_vec(),
-            (None, _) => Vec::new(),
+        match self.given.get(name) {
+            Some(value) => value.as_array().into_iter().flatten().filter_map(Value::as_i64).collect(),
+            None => match self.default_of(name) {
+                ParamDefault::Ints(values) => values.to_vec(),
+                _ => Vec::new(),
+            },
         }
     }
 
     /// Words of a list.
     pub fn texts(&self, name: &str) -> Vec<&str> {
-        match (self.given.get(name), self.default_of(name)) {
-            (Some(value), _) => value.as_array().into_iter().flatten().filter_map(Value::as_str).collect(),
-            (None, ParamDefault::Texts(values)) => values.to_vec(),
-            (None, _) => Vec::new(),
+        match self.given.get(name) {
+            Some(value) => value.as_array().into_iter().flatten().filter_map(Value::as_str).collect(),
+            None => match self.default_of(name) {
+                ParamDefault::Texts(values) => values.to_vec(),
+                _ => Vec::new(),
+            },
         }
     }
 
@@ -408,7 +426,7 @@ mod tests {
     fn read(given: &Value) -> (ParamValues, Vec<String>) {
         let mut violations = Violations::new();
         let map = given.as_object().unwrap();
-        let values = ParamValues::read(&SPECS, map, &|_| None, &mut violations);
+        let values = ParamValues::read(SPECS.to_vec(), map, &|_| None, &mut violations);
         (values, violations.iter().map(ToString::to_string).collect())
     }
 

@@ -82,7 +82,7 @@ pub(super) fn read_v2(
         violations.push(Violation::value("", reason));
     }
     let dynamic = |key: &str| family.dynamic_parameter(key);
-    let values = ParamValues::read(&family.parameters_in(context), parameters, &dynamic, &mut violations);
+    let values = ParamValues::read(family.parameters_in(context), parameters, &dynamic, &mut violations);
     if violations.is_empty() {
         violations.extend(check_constraints(family.constraints(), &|name| values.value(name), context));
     }

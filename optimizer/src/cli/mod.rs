@@ -13,8 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clap::{Parser, Subcommand};
 
-use crate::driver::panic_text;
-use crate::error::{CommandError, ExitCode};
+use crate::error::{CommandError, ExitCode, panic_text};
 use crate::sweep::usage;
 
 /// Find out which settings of a trading strategy deserve belief.

@@ -1,32 +1,34 @@
 //! The ranked union of all chunks, in Parquet and CSV: bounded in memory, the same bytes whatever the memory cap.
 //!
-//! Ranks come from a key per row ([`RankKey`], some tens of bytes). Where not even the keys of all rows fit the cap,
-//! the next best rows are selected pass by pass. The rows themselves are gathered from the chunk files a few row groups
-//! at a time; row groups have a fixed size, so a wider or narrower gathering writes the same file.
+//! Ranks come from a key per row ([`crate::objective::RankKey`], some tens of bytes). Where not even the keys of all rows fit the cap,
+//! the next best rows are selected pass by pass. The rows themselves are gathered from the chunk files, each read once:
+//! into memory, or, where they do not fit, into a file from which they are taken row group by row group. Row groups
+//! have a fixed size, so how they were gathered does not show.
 
 mod csv_file;
+mod gather;
+mod keys;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
-use arrow_select::interleave::interleave_record_batch;
-use arrow_select::take::take_record_batch;
-use engine::metrics::MetricValues;
-use parquet::arrow::ArrowWriter;
+use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
+use engine::metrics::{Metric, MetricValues};
 use parquet::file::metadata::KeyValue;
+use rayon::ThreadPool;
+use rayon::prelude::*;
 
 use self::csv_file::CsvFile;
-use crate::atomic::{AtomicFile, FileError};
-use crate::chunk::{
-    ChunkError, ChunkPlan, FORMAT_VERSION, KEY_FORMAT, KEY_PART, file_name, read_chunk, writer_properties,
-};
-use crate::fingerprint::{Fingerprint, unhex};
-use crate::objective::{Gates, Judgement, Objective, RankKey, Verdict, judge};
+use self::gather::Gatherer;
+use self::keys::{Entry, Keys};
+use crate::atomic::FileError;
+use crate::chunk::{ChunkError, ChunkPlan, FORMAT_VERSION, KEY_FORMAT, KEY_PART, Kept, file_name, read_chunk};
+use crate::fingerprint::Fingerprint;
+use crate::objective::{Gates, Judgement, Objective, Verdict, judge};
+use crate::parquet_file::ParquetFile;
 use crate::plan::memory::{Ledger, Reservation};
 use crate::row::{ChunkColumns, ParamValue, RowSchema};
 
@@ -36,12 +38,23 @@ const ROW_GROUP: usize = 65_536;
 /// Copies of a gathered row alive at once: picked from its chunk, put in order, encoded.
 const COPIES: usize = 3;
 
-/// Keys held per key selected: candidates come in twice the number, and a part of a row group waits for the rest.
+/// Memory per key selected where not all rows are: candidates come in twice the number, and a part of a row group waits
+/// for the rest.
 const KEY_BYTES: usize = 3 * size_of::<Entry>();
+
+/// Memory per key where all rows are selected at once: the key, and the rules hash to be counted.
+const ALL_KEYS_BYTES: usize = size_of::<Entry>() + size_of::<u64>();
+
+/// Rows from which on several threads pay.
+const PARALLEL_ROWS: u64 = 32_768;
 
 /// What a leaderboard is made of and how it is judged.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources<'a> {
+    /// Chunks that need not be read.
+    pub kept: &'a Kept,
+    /// Threads to rank with, ≥ 1.
+    pub threads: usize,
     /// Folder of the chunk files; every chunk of the plan must be there.
     pub chunks: &'a Path,
     /// How the run is cut.
@@ -84,6 +97,12 @@ pub struct Summary {
     pub csv_rows: u64,
     /// The best settings, failed ones left out, one per `rules_hash`.
     pub top: Vec<TopRow>,
+    /// Rows that pass each gate, in the order of the gates.
+    pub gates: Vec<u64>,
+    /// Failed rows by code.
+    pub failures: BTreeMap<String, u64>,
+    /// Code and reason of the failed row with the smallest config hash.
+    pub first_failure: Option<(String, String)>,
 }
 
 impl Summary {
@@ -170,47 +189,41 @@ fn chunk_bytes(schema: &RowSchema, plan: &ChunkPlan) -> usize {
 /// Ranks all rows and writes both files, each whole or not at all. Memory is asked of `ledger`.
 pub fn write(sources: &Sources<'_>, targets: &Targets, ledger: &Ledger) -> Result<Summary, LeaderboardError> {
     let (room, _granted) = Room::ask(sources, ledger)?;
-    write_within(&Reader::new(sources, ledger), targets, &room)
+    write_within(&Reader::new(sources), targets, &room)
 }
 
 fn write_within(reader: &Reader<'_>, targets: &Targets, room: &Room) -> Result<Summary, LeaderboardError> {
-    let schema = reader.sources.schema;
-    let mut summary = Summary { distinct_rules: distinct_rules(reader, room)?, ..Summary::default() };
-    let mut csv = CsvFile::create(schema, targets)?;
-    let mut parquet = AtomicFile::create(&targets.parquet)?;
-    let failed = |e| FileError::parquet(&targets.parquet, "write it", e);
-    let properties = writer_properties()
-        .set_max_row_group_row_count(Some(room.group))
-        .set_key_value_metadata(Some(metadata(reader.sources.fingerprint)))
-        .build();
-    let mut writer =
-        ArrowWriter::try_new(&mut parquet, schema.leaderboard().clone(), Some(properties)).map_err(failed)?;
-
-    let mut last = None;
+    let Sources { schema, plan, fingerprint, .. } = *reader.sources;
+    let mut keys = Keys::new(reader, room);
+    let mut output = Output {
+        reader,
+        targets,
+        csv: CsvFile::create(schema, targets)?,
+        parquet: ParquetFile::create(
+            &targets.parquet,
+            schema.leaderboard(),
+            plan.total(),
+            true,
+            metadata(fingerprint),
+            reader.pool.as_ref(),
+        )?,
+        summary: Summary::default(),
+    };
     let mut pending: Vec<Entry> = Vec::new();
     loop {
-        let selected = select(reader, room.keys, last.as_ref())?;
-        summary.duplicates += selected.duplicates;
-        pending.extend(selected.entries);
+        let selected = keys.select_next()?;
+        pending = if pending.is_empty() { selected.entries } else { [pending, selected.entries].concat() };
         // Only whole row groups are written until the end, wherever one selection stops and the next goes on.
         let ready = if selected.more { pending.len() - pending.len() % room.group } else { pending.len() };
-        for span in pending[..ready].chunks(room.span) {
-            let gathered = Gathered::new(reader, span, summary.rows)?;
-            let rows = gathered.ranked.num_rows();
-            for start in (0..rows).step_by(room.group) {
-                let group = gathered.ranked.slice(start, room.group.min(rows - start));
-                writer.write(&group).and_then(|()| writer.flush()).map_err(failed)?;
-            }
-            csv.write(&gathered.ranked)?;
-            gathered.note(reader, targets.top, &mut summary)?;
-        }
+        Gatherer::new(reader, room, targets)
+            .each_group(&pending[..ready], |stored, entries| output.write(stored, entries))?;
         pending.drain(..ready);
-        last = selected.last.or(last);
         if !selected.more {
             break;
         }
     }
-    writer.close().map_err(failed)?;
+    let Output { csv, parquet, mut summary, .. } = output;
+    keys.tell(&mut summary)?;
     summary.csv_rows = csv.written;
     parquet.commit()?;
     csv.commit()?;
@@ -228,7 +241,7 @@ fn metadata(fingerprint: &Fingerprint) -> Vec<KeyValue> {
 struct Room {
     /// Keys one selection may return.
     keys: usize,
-    /// Rows gathered at once, a multiple of `group`.
+    /// Rows gathered at once.
     span: usize,
     /// Rows per row group.
     group: usize,
@@ -244,40 +257,67 @@ impl Room {
         let row = COPIES * sources.schema.row_bytes();
         let chunk = ledger.try_reserve(chunk_bytes(sources.schema, &sources.plan)).ok_or_else(refused)?;
         let mut spans = ledger.try_reserve(ROW_GROUP.min(rows).saturating_mul(row)).ok_or_else(refused)?;
-        // Keys before spans: a second selection reads every chunk again, a second span only those it needs.
-        let keys = ledger.reserve_between(ROW_GROUP.min(rows) * KEY_BYTES, rows.saturating_mul(KEY_BYTES));
-        let keys = keys.ok_or_else(refused)?;
-        let mut span = ROW_GROUP;
-        while span < rows && spans.resize(span.saturating_mul(2).saturating_mul(row)) {
-            span *= 2;
+        // Keys before spans: a second selection reads every chunk again.
+        let all = ledger.try_reserve(rows.saturating_mul(ALL_KEYS_BYTES));
+        let most_keys = if all.is_some() { Some(rows) } else { None };
+        let keys = match all {
+            Some(all) => all,
+            None => {
+                let (least, most) = (ROW_GROUP.min(rows) * KEY_BYTES, rows.saturating_mul(KEY_BYTES));
+                ledger.reserve_between(least, most).ok_or_else(refused)?
+            }
+        };
+        let mut span = ROW_GROUP.min(rows);
+        if span < rows && spans.resize(rows.saturating_mul(row)) {
+            span = rows;
         }
-        let room = Self { keys: (keys.bytes() / KEY_BYTES).max(1), span, group: ROW_GROUP };
+        let keys_held = most_keys.unwrap_or(keys.bytes() / KEY_BYTES).max(1);
+        let room = Self { keys: keys_held, span: span.max(1), group: ROW_GROUP };
         Ok((room, [chunk, spans, keys]))
     }
 }
 
-/// Reads chunks, keeping those that fit the cap: a leaderboard of ordinary size reads each file once.
+/// Reads and judges the rows of chunks.
 struct Reader<'a> {
     sources: &'a Sources<'a>,
-    ledger: &'a Ledger,
-    kept: RefCell<BTreeMap<u64, (RecordBatch, Reservation)>>,
+    /// None: on this thread.
+    pool: Option<ThreadPool>,
+    /// Metrics that judging and ranking read.
+    metrics: Vec<Metric>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(sources: &'a Sources<'a>, ledger: &'a Ledger) -> Self {
-        Self { sources, ledger, kept: RefCell::default() }
+    fn new(sources: &'a Sources<'a>) -> Self {
+        let parallel = sources.threads > 1 && sources.plan.total() >= PARALLEL_ROWS;
+        // Without further threads everything is still done, only later.
+        let pool =
+            parallel.then(|| rayon::ThreadPoolBuilder::new().num_threads(sources.threads).build().ok()).flatten();
+        let read = sources.objective.metrics().chain(sources.gates.metrics());
+        let mut metrics: Vec<Metric> = read.chain([Metric::ProfitNet, Metric::MaxDrawdown]).collect();
+        metrics.sort_unstable();
+        metrics.dedup();
+        Self { sources, pool, metrics }
+    }
+
+    /// Reads chunks and passes each on, several at a time; results in their order.
+    fn read_all<T: Send>(
+        &self,
+        chunks: &[u64],
+        pass: impl Fn(u64, RecordBatch) -> Result<T, LeaderboardError> + Sync,
+    ) -> Result<Vec<T>, LeaderboardError> {
+        let one = |index: &u64| pass(*index, self.read(*index)?);
+        match &self.pool {
+            Some(pool) => pool.install(|| chunks.par_iter().map(one).collect()),
+            None => chunks.iter().map(one).collect(),
+        }
     }
 
     fn read(&self, index: u64) -> Result<RecordBatch, LeaderboardError> {
-        if let Some((batch, _)) = self.kept.borrow().get(&index) {
-            return Ok(batch.clone());
+        let Sources { chunks, plan, schema, fingerprint, kept, .. } = *self.sources;
+        match kept.get(index) {
+            Some(batch) => Ok(batch),
+            None => Ok(read_chunk(&chunks.join(file_name(index)), schema, fingerprint, plan.trials(index))?.batch),
         }
-        let Sources { chunks, plan, schema, fingerprint, .. } = *self.sources;
-        let batch = read_chunk(&chunks.join(file_name(index)), schema, fingerprint, plan.trials(index))?.batch;
-        if let Some(granted) = self.ledger.try_reserve(batch.get_array_memory_size()) {
-            self.kept.borrow_mut().insert(index, (batch.clone(), granted));
-        }
-        Ok(batch)
     }
 
     fn columns<'b>(&self, batch: &'b RecordBatch, index: u64) -> Result<ChunkColumns<'b>, LeaderboardError> {
@@ -289,156 +329,82 @@ impl<'a> Reader<'a> {
         ChunkError::Damaged { path, reason: reason.to_owned() }.into()
     }
 
-    fn judge(&self, values: Option<&MetricValues>) -> Judgement<'a> {
-        judge(self.sources.objective, self.sources.gates, values)
+    /// Judges a row; `values` is a place for its metrics, of which only those needed are set.
+    fn judge<'v>(
+        &self,
+        columns: &ChunkColumns<'_>,
+        row: usize,
+        values: &'v mut MetricValues,
+    ) -> (Judgement<'a>, Option<&'v MetricValues>) {
+        let values = if columns.failed(row) {
+            None
+        } else {
+            columns.read_metrics(row, &self.metrics, values);
+            Some(&*values)
+        };
+        (judge(self.sources.objective, self.sources.gates, values), values)
     }
 }
 
-/// Key and place of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    key: RankKey,
-    chunk: u32,
-    row: u32,
+/// The files and what is told of them.
+struct Output<'a> {
+    reader: &'a Reader<'a>,
+    targets: &'a Targets,
+    csv: CsvFile,
+    parquet: ParquetFile<'a>,
+    summary: Summary,
 }
 
-/// The next rows in order.
-struct Selected {
-    entries: Vec<Entry>,
-    /// The last one, duplicates included.
-    last: Option<Entry>,
-    /// There are further ones.
-    more: bool,
-    duplicates: u64,
-}
-
-/// The best `most` rows that come after `last`, in order, one per config hash.
-fn select(reader: &Reader<'_>, most: usize, last: Option<&Entry>) -> Result<Selected, LeaderboardError> {
-    let mut best: Vec<Entry> = Vec::new();
-    let mut more = false;
-    for index in 0..reader.sources.plan.count() {
-        let batch = reader.read(index)?;
-        let columns = reader.columns(&batch, index)?;
-        for row in 0..batch.num_rows() {
-            let entry = Entry::new(reader, &columns, index, row)?;
-            if last.is_some_and(|last| entry <= *last) {
-                continue;
-            }
-            if best.len() == 2 * most {
-                keep_smallest(&mut best, most);
-                more = true;
-            }
-            best.push(entry);
-        }
+impl Output<'_> {
+    /// Writes the next rows, in order, as one row group.
+    fn write(&mut self, stored: &RecordBatch, entries: &[Entry]) -> Result<(), LeaderboardError> {
+        let ranked = self.rank(stored)?;
+        self.parquet.write_group(&ranked)?;
+        self.csv.write(&ranked)?;
+        self.note(stored, entries)
     }
-    more |= best.len() > most;
-    keep_smallest(&mut best, most);
-    best.sort_unstable();
-    let (found, end) = (best.len(), best.last().copied());
-    let mut previous = last.map(|last| last.key);
-    // Equal keys are the same trial (metrics-and-outputs §10: keep one); the first place comes first and stays.
-    best.retain(|entry| previous.replace(entry.key) != Some(entry.key));
-    let duplicates = (found - best.len()) as u64;
-    Ok(Selected { entries: best, last: end, more, duplicates })
-}
 
-fn keep_smallest(entries: &mut Vec<Entry>, most: usize) {
-    if entries.len() > most {
-        entries.select_nth_unstable(most);
-        entries.truncate(most);
-    }
-}
-
-impl Entry {
-    fn new(reader: &Reader<'_>, columns: &ChunkColumns<'_>, index: u64, row: usize) -> Result<Self, LeaderboardError> {
-        let values = values_of(columns, row);
-        let hash = unhex(columns.config_hash.value(row))
-            .ok_or_else(|| reader.damaged(index, "a config hash is not 64 hex digits"))?;
-        let judgement = reader.judge(values.as_ref());
-        let key = RankKey::of(reader.sources.objective.goal, &judgement, values.as_ref(), hash);
-        match (u32::try_from(index), u32::try_from(row)) {
-            (Ok(chunk), Ok(row)) => Ok(Self { key, chunk, row }),
-            _ => Err(reader.damaged(index, "more than 2^32 rows or chunks")),
-        }
-    }
-}
-
-fn values_of(columns: &ChunkColumns<'_>, row: usize) -> Option<MetricValues> {
-    (!columns.failed(row)).then(|| columns.metrics(row))
-}
-
-/// Counts distinct rules hashes, as many of the possible ones at a time as the keys have room for.
-fn distinct_rules(reader: &Reader<'_>, room: &Room) -> Result<u64, LeaderboardError> {
-    let at_once = (room.keys * KEY_BYTES / size_of::<u64>() / 2).max(1) as u64;
-    let parts = reader.sources.plan.total().div_ceil(at_once).max(1);
-    let mut distinct = 0;
-    for part in 0..parts {
-        let mut hashes: Vec<u64> = Vec::new();
-        for index in 0..reader.sources.plan.count() {
-            let batch = reader.read(index)?;
-            let columns = reader.columns(&batch, index)?;
-            for row in 0..batch.num_rows() {
-                let hash = rules_hash(reader, &columns, index, row)?;
-                if u64::from_be_bytes(hash) % parts == part {
-                    hashes.push(u64::from_be_bytes(hash));
-                }
-            }
-        }
-        hashes.sort_unstable();
-        hashes.dedup();
-        distinct += hashes.len() as u64;
-    }
-    Ok(distinct)
-}
-
-fn rules_hash(
-    reader: &Reader<'_>,
-    columns: &ChunkColumns<'_>,
-    index: u64,
-    row: usize,
-) -> Result<[u8; 8], LeaderboardError> {
-    unhex(columns.rules_hash.value(row)).ok_or_else(|| reader.damaged(index, "a rules hash is not 16 hex digits"))
-}
-
-/// Rows next to each other in the ranking.
-struct Gathered {
-    /// As in their chunks.
-    stored: RecordBatch,
-    /// With rank, verdict and objective.
-    ranked: RecordBatch,
-    first_rank: u64,
-    chunks: Vec<u32>,
-}
-
-impl Gathered {
-    /// The rows of `span`, in its order; `before` rows rank ahead of them.
-    fn new(reader: &Reader<'_>, span: &[Entry], before: u64) -> Result<Self, LeaderboardError> {
-        let stored = collect(reader, span)?;
-        let ranked = rank(reader, &stored, before)?;
-        Ok(Self { stored, ranked, first_rank: before + 1, chunks: span.iter().map(|entry| entry.chunk).collect() })
+    /// Adds what ranking adds: rank, verdict, reason of a gated row, objective.
+    fn rank(&self, stored: &RecordBatch) -> Result<RecordBatch, LeaderboardError> {
+        let (reader, before) = (self.reader, self.summary.rows);
+        let columns = reader.columns(stored, 0)?;
+        let mut values = MetricValues::UNDEFINED;
+        let judgements: Vec<Judgement<'_>> =
+            (0..stored.num_rows()).map(|row| reader.judge(&columns, row, &mut values).0).collect();
+        let ranks = UInt64Array::from_iter_values(before + 1..=before + stored.num_rows() as u64);
+        let status = StringArray::from_iter_values(judgements.iter().map(|judgement| judgement.verdict.as_str()));
+        let reasons = judgements.iter().enumerate().map(|(row, judgement)| reason(judgement, columns.reason(row)));
+        let reasons = reasons.collect::<StringArray>();
+        let objective = judgements.iter().map(|judgement| judgement.score).collect::<Float64Array>();
+        let mut ranked: Vec<ArrayRef> = vec![Arc::new(ranks)];
+        ranked.extend(stored.columns()[..3].iter().cloned());
+        ranked.extend([Arc::new(status) as ArrayRef, Arc::new(reasons), Arc::new(objective)]);
+        ranked.extend(stored.columns()[5..].iter().cloned());
+        RecordBatch::try_new(reader.sources.schema.leaderboard().clone(), ranked)
+            .map_err(|e| reader.damaged(0, &e.to_string()))
     }
 
     /// Counts the rows and keeps the best of them.
-    fn note(&self, reader: &Reader<'_>, top: usize, summary: &mut Summary) -> Result<(), LeaderboardError> {
-        let columns = reader.columns(&self.stored, 0)?;
-        for (row, chunk) in self.chunks.iter().enumerate() {
-            let index = u64::from(*chunk);
-            let values = values_of(&columns, row);
-            let judgement = reader.judge(values.as_ref());
+    fn note(&mut self, stored: &RecordBatch, entries: &[Entry]) -> Result<(), LeaderboardError> {
+        let (reader, summary) = (self.reader, &mut self.summary);
+        let columns = reader.columns(stored, 0)?;
+        for (row, entry) in entries.iter().enumerate() {
             summary.rows += 1;
-            summary.by_verdict[judgement.verdict as usize] += 1;
-            let rules_hash = rules_hash(reader, &columns, index, row)?;
-            if let Some(same) = summary.top.iter_mut().find(|top| top.rules_hash == rules_hash) {
+            summary.by_verdict[entry.key.verdict() as usize] += 1;
+            if let Some(same) = summary.top.iter_mut().find(|top| top.rules_hash == entry.rules_hash) {
                 same.sharing += 1;
                 continue;
             }
-            let Some(values) = values.filter(|_| summary.top.len() < top) else { continue };
+            if summary.top.len() >= self.targets.top || columns.failed(row) {
+                continue;
+            }
+            let values = columns.metrics(row);
+            let judgement = judge(reader.sources.objective, reader.sources.gates, Some(&values));
             summary.top.push(TopRow {
-                rank: self.first_rank + row as u64,
+                rank: summary.rows,
                 trial: columns.trial.value(row),
-                config_hash: unhex(columns.config_hash.value(row))
-                    .ok_or_else(|| reader.damaged(index, "a config hash is not 64 hex digits"))?,
-                rules_hash,
+                config_hash: *entry.key.config_hash(),
+                rules_hash: entry.rules_hash,
                 verdict: judgement.verdict,
                 reason: reason(&judgement, columns.reason(row)).map(str::to_owned),
                 objective: judgement.score,
@@ -450,45 +416,6 @@ impl Gathered {
         }
         Ok(())
     }
-}
-
-/// Picks the rows of `span` out of their chunks, each chunk read once, and puts them in order.
-fn collect(reader: &Reader<'_>, span: &[Entry]) -> Result<RecordBatch, LeaderboardError> {
-    let mut by_place: Vec<usize> = (0..span.len()).collect();
-    by_place.sort_unstable_by_key(|i| (span[*i].chunk, span[*i].row));
-    let mut parts = Vec::new();
-    let mut places = vec![(0, 0); span.len()];
-    for of_chunk in by_place.chunk_by(|a, b| span[*a].chunk == span[*b].chunk) {
-        let index = u64::from(span[of_chunk[0]].chunk);
-        for (place, i) in of_chunk.iter().enumerate() {
-            places[*i] = (parts.len(), place);
-        }
-        let rows = of_chunk.iter().map(|i| span[*i].row).collect::<UInt32Array>();
-        let picked = take_record_batch(&reader.read(index)?, &rows);
-        parts.push(picked.map_err(|e| reader.damaged(index, &e.to_string()))?);
-    }
-    if parts.is_empty() {
-        return Ok(RecordBatch::new_empty(reader.sources.schema.chunk().clone()));
-    }
-    interleave_record_batch(&parts.iter().collect::<Vec<_>>(), &places).map_err(|e| reader.damaged(0, &e.to_string()))
-}
-
-/// Adds what ranking adds: rank, verdict, reason of a gated row, objective.
-fn rank(reader: &Reader<'_>, stored: &RecordBatch, before: u64) -> Result<RecordBatch, LeaderboardError> {
-    let columns = reader.columns(stored, 0)?;
-    let judgements: Vec<Judgement<'_>> =
-        (0..stored.num_rows()).map(|row| reader.judge(values_of(&columns, row).as_ref())).collect();
-    let ranks = UInt64Array::from_iter_values(before + 1..=before + stored.num_rows() as u64);
-    let status = StringArray::from_iter_values(judgements.iter().map(|judgement| judgement.verdict.as_str()));
-    let reasons = judgements.iter().enumerate().map(|(row, judgement)| reason(judgement, columns.reason(row)));
-    let reasons = reasons.collect::<StringArray>();
-    let objective = judgements.iter().map(|judgement| judgement.score).collect::<Float64Array>();
-    let mut ranked: Vec<ArrayRef> = vec![Arc::new(ranks)];
-    ranked.extend(stored.columns()[..3].iter().cloned());
-    ranked.extend([Arc::new(status) as ArrayRef, Arc::new(reasons), Arc::new(objective)]);
-    ranked.extend(stored.columns()[5..].iter().cloned());
-    RecordBatch::try_new(reader.sources.schema.leaderboard().clone(), ranked)
-        .map_err(|e| reader.damaged(0, &e.to_string()))
 }
 
 /// Reason of a row that traded and still has no score.

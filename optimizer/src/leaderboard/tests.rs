@@ -8,7 +8,7 @@ use engine::metrics::Metric;
 
 use super::*;
 use crate::chunk::write_chunk;
-use crate::objective::Goal;
+use crate::objective::{Goal, RankKey};
 use crate::row::tests::{params, row, schema};
 use crate::row::{Outcome, Row};
 
@@ -21,6 +21,7 @@ struct Run {
     fingerprint: Fingerprint,
     objective: Objective,
     gates: Gates,
+    kept: Kept,
 }
 
 impl Run {
@@ -35,12 +36,20 @@ impl Run {
             fingerprint: Fingerprint::new([("data", "d")]),
             objective: Objective::default(),
             gates,
+            kept: Kept::new(&generous()),
         };
         for index in 0..run.plan.count() {
             let trials = run.plan.trials(index);
             let rows = &run.rows[trials.start as usize..trials.end as usize];
             let path = run.dir.path().join(file_name(index));
-            write_chunk(&path, &run.schema, &run.fingerprint, rows, &mut params).unwrap();
+            write_chunk(
+                &path,
+                &run.schema,
+                &run.fingerprint,
+                &rows.iter().map(Row::done).collect::<Vec<_>>(),
+                &mut params,
+            )
+            .unwrap();
         }
         run
     }
@@ -51,6 +60,8 @@ impl Run {
 
     fn sources(&self) -> Sources<'_> {
         Sources {
+            kept: &self.kept,
+            threads: 1,
             chunks: self.dir.path(),
             plan: self.plan,
             schema: &self.schema,
@@ -65,9 +76,14 @@ impl Run {
         Targets { csv: parquet.with_extension("csv"), parquet, csv_rows, top: 5 }
     }
 
-    fn write(&self, room: &Room, ledger: &Ledger) -> (Summary, Vec<u8>, String) {
+    fn write(&self, room: &Room) -> (Summary, Vec<u8>, String) {
+        self.write_on(room, None)
+    }
+
+    fn write_on(&self, room: &Room, pool: Option<ThreadPool>) -> (Summary, Vec<u8>, String) {
         let (sources, targets) = (self.sources(), self.targets(None));
-        let summary = write_within(&Reader::new(&sources, ledger), &targets, room).unwrap();
+        let summary = write_within(&Reader { pool, ..Reader::new(&sources) }, &targets, room).unwrap();
+        assert!(fs::read_dir(self.dir.path()).unwrap().all(|file| !file.unwrap().path().ends_with(".tmp")));
         (summary, fs::read(&targets.parquet).unwrap(), fs::read_to_string(&targets.csv).unwrap())
     }
 }
@@ -88,16 +104,28 @@ fn columns_of(csv_text: &str, names: &[&str]) -> Vec<Vec<String>> {
 #[test]
 fn bytes_do_not_depend_on_memory_or_on_how_the_run_is_cut() {
     let run = Run::of(1000, 128);
-    let (summary, parquet, csv) = run.write(&WIDE, &generous());
-    // From one row group at a time with few keys per pass, chunks not kept, to everything at once.
-    for (keys, span, cap) in [(7, 64, 0), (100, 64, 0), (64, 128, 1 << 40), (999, 512, 0), (1000, 64, 1 << 20)] {
-        let room = Room { keys, span, group: 64 };
-        let (again, parquet_again, csv_again) = run.write(&room, &Ledger::new(cap));
-        assert!(parquet == parquet_again, "keys {keys}, span {span}");
-        assert_eq!(csv, csv_again);
-        assert_eq!(summary, again);
+    let (summary, parquet, csv) = run.write(&WIDE);
+    // From one row group at a time with few keys per pass and rows through a file, to everything at once.
+    for (keys, span) in [(7, 64), (100, 64), (64, 128), (999, 512), (1000, 64), (1000, 300), (1 << 20, 1)] {
+        for threads in [1, 2] {
+            let room = Room { keys, span, group: 64 };
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok().filter(|_| threads > 1);
+            let (again, parquet_again, csv_again) = run.write_on(&room, pool);
+            assert!(parquet == parquet_again, "keys {keys}, span {span}, {threads} threads");
+            assert_eq!(csv, csv_again);
+            assert_eq!(summary, again);
+        }
     }
-    let (other_summary, other_parquet, other_csv) = Run::of(1000, 300).write(&WIDE, &generous());
+    let read_back = run.kept.get(0).is_none();
+    assert!(read_back);
+    for index in 0..run.plan.count() {
+        let path = run.dir.path().join(file_name(index));
+        run.kept.keep(index, read_chunk(&path, &run.schema, &run.fingerprint, run.plan.trials(index)).unwrap().batch);
+        fs::remove_file(path).unwrap();
+    }
+    let (again, parquet_again, csv_again) = run.write(&WIDE);
+    assert!(parquet == parquet_again && csv == csv_again && summary == again, "chunks kept in memory");
+    let (other_summary, other_parquet, other_csv) = Run::of(1000, 300).write(&WIDE);
     assert!(parquet == other_parquet);
     assert_eq!((summary, csv), (other_summary, other_csv));
 }
@@ -105,7 +133,7 @@ fn bytes_do_not_depend_on_memory_or_on_how_the_run_is_cut() {
 #[test]
 fn every_row_has_its_rank_and_stands_where_the_total_order_says() {
     let run = Run::of(1000, 256);
-    let (summary, _, text) = run.write(&WIDE, &generous());
+    let (summary, _, text) = run.write(&WIDE);
     let found = columns_of(&text, &["rank", "trial", "status"]);
     let mut expected: Vec<(RankKey, u64)> = run
         .rows
@@ -134,7 +162,7 @@ fn every_row_has_its_rank_and_stands_where_the_total_order_says() {
 #[test]
 fn the_best_settings_are_shown_once_per_rules_hash() {
     let run = Run::of(1000, 256);
-    let (summary, ..) = run.write(&WIDE, &generous());
+    let (summary, ..) = run.write(&WIDE);
     assert_eq!(summary.top.len(), 5);
     assert_eq!(summary.top[0].rank, 1);
     assert!(summary.top.windows(2).all(|pair| pair[0].rank < pair[1].rank));
@@ -158,10 +186,10 @@ fn equal_config_hashes_are_one_trial_wherever_a_pass_ends() {
         rows[200 + i] = Row { trial: 200 + i as u64, ..rows[i].clone() };
     }
     let run = Run::new(rows, 64);
-    let (summary, parquet, _) = run.write(&WIDE, &generous());
+    let (summary, parquet, _) = run.write(&WIDE);
     assert_eq!((summary.rows, summary.duplicates), (200, 100));
     for keys in [1, 2, 3, 50] {
-        let (again, parquet_again, text) = run.write(&Room { keys, ..WIDE }, &generous());
+        let (again, parquet_again, text) = run.write(&Room { keys, ..WIDE });
         assert_eq!(again, summary);
         assert!(parquet_again == parquet);
         assert!(columns_of(&text, &["trial"]).iter().all(|cells| cells[0].parse::<u64>().unwrap() < 200));
@@ -178,7 +206,7 @@ fn the_csv_is_rounded_by_unit_and_null_is_empty() {
     values.set(Metric::SharpeEquityDaily, Some(0.123_456_789));
     let outcome = Outcome::Done { values, no_trade_reason: None };
     let run = Run::new(vec![Row { outcome, ..row(0) }, Row { trial: 1, ..row(12) }, Row { trial: 2, ..row(10) }], 256);
-    let (_, _, text) = run.write(&WIDE, &generous());
+    let (_, _, text) = run.write(&WIDE);
     let names = [
         "objective",
         "total_trades",
@@ -200,7 +228,7 @@ fn the_csv_is_rounded_by_unit_and_null_is_empty() {
 #[test]
 fn parquet_keeps_numbers_unrounded_in_row_groups() {
     let run = Run::of(200, 64);
-    let (_, parquet, _) = run.write(&WIDE, &generous());
+    let (_, parquet, _) = run.write(&WIDE);
     let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes_of(parquet)).unwrap();
     let groups: Vec<i64> = reader.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
     assert_eq!(groups, [64, 64, 64, 8]);

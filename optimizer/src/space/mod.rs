@@ -115,11 +115,13 @@ impl Space {
 
     /// Value index per axis of a lattice point.
     pub fn value_index(&self, lattice_index: u128) -> Vec<u32> {
-        self.axes
-            .iter()
-            .zip(&self.strides)
-            .map(|(axis, stride)| (lattice_index / stride % u128::from(axis.len())) as u32)
-            .collect()
+        // Divisions of 128 bits are dear, and few lattices need them.
+        if let (Ok(index), Ok(_)) = (u64::try_from(lattice_index), u64::try_from(self.size)) {
+            let of = |(axis, stride): (&Axis, &u128)| (index / *stride as u64 % u64::from(axis.len())) as u32;
+            return self.axes.iter().zip(&self.strides).map(of).collect();
+        }
+        let of = |(axis, stride): (&Axis, &u128)| (lattice_index / stride % u128::from(axis.len())) as u32;
+        self.axes.iter().zip(&self.strides).map(of).collect()
     }
 
     /// Number of the lattice point with these value indices.

@@ -112,7 +112,7 @@ impl Resolved {
     fn read(parameters: &Map<String, Value>, context: &BuildContext, violations: &mut Violations) -> Self {
         let dynamic = |key: &str| MeanReversionZScore.dynamic_parameter(key);
         let specs = MeanReversionZScore.parameters_in(context);
-        let mut values = ParamValues::read(&specs, parameters, &dynamic, violations);
+        let mut values = ParamValues::read(specs, parameters, &dynamic, violations);
         unify_flat_keys(&mut values, context, violations);
         settings::check_contents(values.given(), "", context, violations);
         let overrides = match context.variant {
@@ -122,6 +122,9 @@ impl Resolved {
                 Overrides::default()
             }
         };
+        if overrides.is_empty() {
+            return Self { values, long: None, short: None, overrides };
+        }
         let of = |direction| {
             let mut overridden = values.clone();
             let changed = overrides.apply(&mut overridden, direction, context);
@@ -204,7 +207,10 @@ struct MeanReversion {
 impl MeanReversion {
     fn new(resolved: &Resolved, context: &BuildContext) -> Self {
         let long = Settings::read(resolved.of(Direction::Long), Direction::Long, context);
-        let short = Settings::read(resolved.of(Direction::Short), Direction::Short, context);
+        let short = match (&resolved.long, &resolved.short) {
+            (None, None) => long.turned(&resolved.values, Direction::Short, context),
+            _ => Settings::read(resolved.of(Direction::Short), Direction::Short, context),
+        };
         let enabled = resolved.enabled();
         let admitted: Vec<Direction> =
             [Direction::Long, Direction::Short].into_iter().filter(|direction| resolved.admits(*direction)).collect();

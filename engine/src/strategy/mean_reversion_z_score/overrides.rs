@@ -149,6 +149,11 @@ impl Overrides {
         changed
     }
 
+    /// Nothing is overridden for any symbol or timeframe.
+    pub(super) fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     /// Keys that are overridden for `direction` in this run.
     pub(super) fn keys(&self, direction: Direction, context: &BuildContext) -> Vec<&str> {
         let mut keys: Vec<&str> = Vec::new();
@@ -196,7 +201,7 @@ fn read_part(
     }
     let flat_kind = |key: &str| FlatKey::parse(key).map(|flat| flat.kind);
     let specs: Vec<ParamSpec> = specs.iter().filter(|spec| !NOT_OVERRIDABLE.contains(&spec.name)).copied().collect();
-    let mut values = ParamValues::read(&specs, &admitted.into_iter().collect(), &flat_kind, &mut found);
+    let mut values = ParamValues::read(specs, &admitted.into_iter().collect(), &flat_kind, &mut found);
     super::unify_flat_keys(&mut values, context, &mut found);
     check_contents(values.given(), "", context, &mut found);
     violations.extend(

@@ -1,6 +1,7 @@
 //! What `mean_reversion_z_score` declares: parameters with ranges and defaults by variant, and the relations between them.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -158,7 +159,22 @@ const fn fraction() -> ParamKind {
 }
 
 /// Ranges and defaults of one run: those of its variant and primary timeframe.
+///
+/// Settings of a search ask this each: in `v2` there are three answers, kept.
 pub(super) fn parameters_in(context: &BuildContext) -> Cow<'static, [ParamSpec]> {
+    static IN_V2: [OnceLock<Vec<ParamSpec>>; 3] = [const { OnceLock::new() }; 3];
+    if context.variant == Variant::V1Parity {
+        return Cow::Owned(make_parameters(context));
+    }
+    let of_window = match cluster_window(context.primary) {
+        300 => 0,
+        240 => 1,
+        _ => 2,
+    };
+    Cow::Borrowed(IN_V2[of_window].get_or_init(|| make_parameters(context)))
+}
+
+fn make_parameters(context: &BuildContext) -> Vec<ParamSpec> {
     let mut specs = PARAMETERS.to_vec();
     for spec in &mut specs {
         match spec.name {
@@ -167,7 +183,7 @@ pub(super) fn parameters_in(context: &BuildContext) -> Cow<'static, [ParamSpec]>
             _ => {}
         }
     }
-    Cow::Owned(specs)
+    specs
 }
 
 fn as_in_v1(spec: &mut ParamSpec, context: &BuildContext) {

@@ -151,6 +151,11 @@ impl Settings {
         settings
     }
 
+    /// The same values, from which these were read, resolved for `direction`.
+    pub(super) fn turned(&self, values: &ParamValues, direction: Direction, context: &BuildContext) -> Self {
+        Self { chain: overlay::resolve(values, self, direction, context), ..self.clone() }
+    }
+
     /// The threshold of the direction's own z-score.
     pub(super) fn threshold(&self, direction: Direction) -> f64 {
         match direction {

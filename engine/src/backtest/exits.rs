@@ -1,0 +1,217 @@
+//! Where positions leave, found once per entry bar and exit rule and shared by all settings that leave by it.
+//!
+//! Where a position ends depends on its entry bar and its exit rule, not on the road to it. The money of a round trip
+//! depends on more; it is kept too while slippage is the same for every fill and the terms do not change.
+
+use crate::backtest::jump::{Filled, Leave, Paid, Swing, Wish};
+use crate::backtest::landmarks::{Bracket, Landmarks};
+use crate::backtest::walk::check_signal;
+use crate::data::Bars;
+use crate::error::Error;
+use crate::execution::{DrawTable, ExitReason, Levels, Terms, level_exit};
+use crate::indicators::ZONE;
+use crate::rules::{ConditionSet, Node, Rule, Term};
+use crate::strategy::Variant;
+use crate::units::{Direction, round_decimal};
+
+/// One way out of a position, tied to its columns.
+pub(super) struct ExitRule<'a> {
+    pub(super) rule: &'a Rule,
+    pub(super) stop: Option<Term<'a>>,
+    pub(super) target: Option<Term<'a>>,
+    pub(super) condition: Option<Node>,
+    pub(super) level_decimals: Option<u8>,
+}
+
+/// What an entry on a bar comes to.
+#[derive(Debug, Clone)]
+pub(super) enum Entry {
+    /// A level is undefined: no signal.
+    Undefined,
+    /// The signal is not valid: the run fails.
+    Invalid(Box<Error>),
+    /// A position.
+    Position(Position),
+}
+
+/// A position and its natural end: without time limits by the clock, window ends and the end of the data.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Position {
+    pub(super) wish: Wish,
+    /// None: it leaves on no bar that was looked at.
+    pub(super) leave: Option<Leave>,
+    /// Extremes of the middle price over the bars it is marked on.
+    mids: (f64, f64),
+}
+
+/// The money of a position under terms that do not change from fill to fill.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Money {
+    /// None: the order is refused.
+    pub(super) filled: Option<(Filled, Swing)>,
+    /// None: it never leaves.
+    pub(super) paid: Option<Paid>,
+}
+
+impl Position {
+    pub(super) fn swing(&self, filled: &Filled, terms: &Terms) -> Swing {
+        Swing::new(&self.wish, filled, terms, self.mids, true)
+    }
+
+    /// Filled as numbers `k` and, on leaving, `k + 1`.
+    pub(super) fn money(&self, entry_bar: usize, terms: &Terms, k: u64, draws: &DrawTable) -> Money {
+        let Some(filled) = self.wish.fill(terms, k, draws) else { return Money { filled: None, paid: None } };
+        let paid = self.leave.map(|leave| Paid::new(&self.wish, &filled, entry_bar, &leave, terms, k + 1, draws));
+        Money { filled: Some((filled, self.swing(&filled, terms))), paid }
+    }
+}
+
+/// Where exits are looked for.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub(super) bars: &'a Bars,
+    pub(super) landmarks: &'a Landmarks,
+    pub(super) buffer: f64,
+    /// No exit behind this bar matters to anybody.
+    pub(super) end: usize,
+}
+
+impl ExitRule<'_> {
+    /// What an entry at the close of bar `i` comes to.
+    pub(super) fn entry(&self, ground: &Ground<'_>, conditions: &ConditionSet<'_>, i: usize) -> Entry {
+        let (stop, target) = (self.stop.map(|term| term.value(i)), self.target.map(|term| term.value(i)));
+        if stop.is_some_and(f64::is_nan) || target.is_some_and(f64::is_nan) {
+            return Entry::Undefined;
+        }
+        let rounded = |level: Option<f64>| match self.level_decimals {
+            Some(decimals) => level.map(|value| round_decimal(value, decimals)),
+            None => level,
+        };
+        let direction = self.rule.direction;
+        let requested = match direction {
+            Direction::Long => ground.bars.ask.close[i],
+            Direction::Short => ground.bars.bid.close[i],
+        };
+        let lots = self.rule.lots.map(|lots| lots.get());
+        let wish = Wish { direction, requested, stop: rounded(stop), target: rounded(target), lots };
+        if let Err(error) = check_signal(ground.bars, i, requested, wish.stop, wish.target, lots, Variant::V2) {
+            return Entry::Invalid(Box::new(error));
+        }
+        let leave = self.leave(ground, conditions, i, &wish);
+        let marked_to = leave.map_or(ground.end, |leave| leave.bar);
+        let mids = ground.landmarks.mid_zones.extremes_in(&ground.landmarks.mid, i..marked_to);
+        Entry::Position(Position { wish, leave, mids })
+    }
+
+    /// The earliest of levels, exit condition and limit in bars; on the same bar in this order.
+    fn leave(&self, ground: &Ground<'_>, conditions: &ConditionSet<'_>, i: usize, wish: &Wish) -> Option<Leave> {
+        let Ground { bars, landmarks, buffer, end } = *ground;
+        let limit = self.rule.exit.hold_bars.map(|hold| i.saturating_add((hold as usize).max(1)));
+        let limit = limit.filter(|bar| *bar < end);
+        let end = limit.map_or(end, |bar| bar + 1);
+        let bracket = Bracket::new(wish.direction, wish.stop, wish.target, buffer);
+        let level = landmarks.first_reached(bars, wish.direction, bracket, i + 1, end);
+        let signal_end = level.unwrap_or(end);
+        let signal = self.condition.as_ref().and_then(|node| first_set(conditions, node, i + 1, signal_end));
+        if let Some(bar) = signal {
+            return Some(at_close(bars, wish.direction, bar, ExitReason::Signal));
+        }
+        if let Some(bar) = level {
+            return leave_at_level(bars, wish, buffer, bar);
+        }
+        limit.map(|bar| at_close(bars, wish.direction, bar, ExitReason::Timeout))
+    }
+}
+
+/// Leaves at the level that `bar` reaches.
+fn leave_at_level(bars: &Bars, wish: &Wish, buffer: f64, bar: usize) -> Option<Leave> {
+    let levels = Levels { direction: wish.direction, stop: wish.stop, target: wish.target, triggered_now: None };
+    let exit = level_exit(bars, bar, levels, buffer, Variant::V2)?;
+    Some(Leave { bar, reason: exit.reason, base_price: exit.base_price })
+}
+
+/// Leaves at the close of `bar`.
+pub(super) fn at_close(bars: &Bars, direction: Direction, bar: usize, reason: ExitReason) -> Leave {
+    let base_price = match direction {
+        Direction::Long => bars.bid.close[bar],
+        Direction::Short => bars.ask.close[bar],
+    };
+    Leave { bar, reason, base_price }
+}
+
+/// The first bar of `from .. end` on which `node` holds.
+fn first_set(conditions: &ConditionSet<'_>, node: &Node, from: usize, end: usize) -> Option<usize> {
+    let mut block = from / ZONE;
+    let mut keep = !0_u64 << (from % ZONE);
+    while block * ZONE < end {
+        let bits = conditions.bits(node, block) & keep;
+        if bits != 0 {
+            return Some(block * ZONE + bits.trailing_zeros() as usize).filter(|bar| *bar < end);
+        }
+        keep = !0;
+        block += 1;
+    }
+    None
+}
+
+/// Entries of one rule in one piece of time, filled when first asked for.
+#[derive(Debug, Default)]
+pub(super) struct ExitTable {
+    start: usize,
+    /// Per bar of the piece: 0, or one more than its place in `entries`.
+    places: Vec<u16>,
+    entries: Vec<Entry>,
+    money: Vec<Option<Money>>,
+    /// The terms that `money` is reckoned under.
+    terms: usize,
+    /// Entries found so far, over all pieces.
+    pub(super) found: u64,
+}
+
+impl ExitTable {
+    /// Forgets everything; the piece is `start .. start + len`, `len` at most 65,535.
+    pub(super) fn reset(&mut self, start: usize, len: usize) {
+        debug_assert!(len < usize::from(u16::MAX));
+        self.start = start;
+        self.places.clear();
+        self.places.resize(len, 0);
+        self.entries.clear();
+        self.money.clear();
+        self.terms = usize::MAX;
+    }
+
+    /// Money kept so far is forgotten unless it was reckoned under these terms.
+    pub(super) fn under_terms(&mut self, terms: usize) {
+        if self.terms != terms {
+            self.terms = terms;
+            self.money.fill(None);
+        }
+    }
+
+    /// The place of the entry on bar `i`, found by `find` if nobody asked before.
+    #[inline]
+    pub(super) fn place(&mut self, i: usize, find: impl FnOnce() -> Entry) -> usize {
+        let place = self.places[i - self.start];
+        if place != 0 {
+            return usize::from(place) - 1;
+        }
+        self.found += 1;
+        self.entries.push(find());
+        self.money.push(None);
+        self.places[i - self.start] = self.entries.len() as u16;
+        self.entries.len() - 1
+    }
+
+    /// What the entry at `place` comes to.
+    #[inline]
+    pub(super) fn entry(&self, place: usize) -> &Entry {
+        &self.entries[place]
+    }
+
+    /// Its money, reckoned by `reckon` if nobody asked before.
+    #[inline]
+    pub(super) fn money(&mut self, place: usize, reckon: impl FnOnce(&Entry) -> Money) -> &Money {
+        let entry = &self.entries[place];
+        self.money[place].get_or_insert_with(|| reckon(entry))
+    }
+}

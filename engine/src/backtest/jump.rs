@@ -1,0 +1,341 @@
+//! The fast equal of the bar-by-bar loop: from one entry to the next one possible after its exit.
+//!
+//! While flat, equity does not change; while a position is open, the extremes of the middle price bound it, and bars are
+//! looked at only where a bound could move the peak or the largest fall. Every quantity is accumulated from the same
+//! numbers in the same order as in [`walk`](super::walk::walk), so trades and metrics are equal to the bit.
+
+use crate::backtest::landmarks::Landmarks;
+use crate::backtest::walk::Plan;
+use crate::data::Bars;
+use crate::error::{Error, Result};
+use crate::execution::{DrawTable, ExitReason, Terms, r_multiple};
+use crate::metrics::{Counters, DayEnds, Drawdown, EquityFacts, Summary, TradeFacts, TradeSums, summarise_sums};
+use crate::portfolio::Ledger;
+use crate::strategy::OrderType;
+use crate::units::Direction;
+
+/// Where and why a position leaves, before slippage.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Leave {
+    pub(super) bar: usize,
+    pub(super) reason: ExitReason,
+    pub(super) base_price: f64,
+}
+
+/// An entry as its rule states it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Wish {
+    pub(super) direction: Direction,
+    pub(super) requested: f64,
+    pub(super) stop: Option<f64>,
+    pub(super) target: Option<f64>,
+    pub(super) lots: Option<f64>,
+}
+
+/// The money of a filled entry.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Filled {
+    pub(super) price: f64,
+    pub(super) lots: f64,
+    pub(super) fee: f64,
+}
+
+impl Wish {
+    /// Fills as number `k`; none if the order is refused.
+    pub(super) fn fill(&self, terms: &Terms, k: u64, draws: &DrawTable) -> Option<Filled> {
+        let price = terms.market_price(self.direction, self.requested, k, draws);
+        terms.guard(self.direction, OrderType::Market, price, self.stop).ok()?;
+        let entry = terms.open(price, self.stop, self.lots).ok()?;
+        Some(Filled { price: entry.price, lots: entry.lots, fee: entry.fee })
+    }
+}
+
+/// The money of an exit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Paid {
+    pub(super) price: f64,
+    pub(super) fee: f64,
+    pub(super) facts: TradeFacts,
+}
+
+impl Paid {
+    /// Leaves as fill number `k`.
+    pub(super) fn new(
+        wish: &Wish,
+        filled: &Filled,
+        entry_bar: usize,
+        leave: &Leave,
+        terms: &Terms,
+        k: u64,
+        draws: &DrawTable,
+    ) -> Self {
+        let price = terms.exit_price(wish.direction, leave.reason, leave.base_price, k, draws);
+        let r_stop = r_multiple(wish.direction, filled.price, price, wish.stop);
+        let result = terms.result(wish.direction, filled.price, price, filled.lots, r_stop);
+        let facts = TradeFacts {
+            result,
+            r: result / terms.risk,
+            r_stop,
+            hold_bars: (leave.bar - entry_bar) as u64,
+            long: wish.direction == Direction::Long,
+        };
+        Self { price, fee: terms.exit_fee(leave.reason, price, filled.lots), facts }
+    }
+}
+
+/// The least and the greatest open profit over the bars a position is marked on, and whether both are reached there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Swing {
+    pub(super) least: f64,
+    pub(super) greatest: f64,
+    pub(super) reached: bool,
+}
+
+impl Swing {
+    /// From the extremes of the middle price. Profit is monotone in it, also after rounding.
+    pub(super) fn new(wish: &Wish, filled: &Filled, terms: &Terms, mids: (f64, f64), reached: bool) -> Self {
+        let gain = |mid| terms.gain(wish.direction, filled.price, mid, filled.lots);
+        let (a, b) = (gain(mids.0), gain(mids.1));
+        let (least, greatest) = if wish.direction == Direction::Long { (a, b) } else { (b, a) };
+        Self { least, greatest, reached }
+    }
+}
+
+const NO_DAY: u32 = u32::MAX;
+
+/// A run between two trades.
+#[derive(Debug, Clone)]
+pub(super) struct Progress {
+    /// First bar on which an entry may be looked for; the end of the run once nothing more can happen.
+    pub(super) next: usize,
+    /// First bar whose equity is not taken yet; from there on it is the balance.
+    flat_from: usize,
+    ledger: Ledger,
+    drawdown: Drawdown,
+    ends: DayEnds,
+    /// Day of the last bar taken, and its equity.
+    day: u32,
+    day_equity: f64,
+    first_equity: Option<f64>,
+    sums: TradeSums,
+    entry_days: u64,
+    last_entry_day: u32,
+    pub(super) counters: Counters,
+    last_signal: Option<usize>,
+    last_exit: Option<usize>,
+}
+
+/// What stays the same during a run.
+#[derive(Clone, Copy)]
+pub(super) struct Course<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) bars: &'a Bars,
+    pub(super) landmarks: &'a Landmarks,
+    pub(super) draws: &'a DrawTable,
+    /// Tradable bars.
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Progress {
+    pub(super) fn new(course: &Course<'_>) -> Self {
+        let balance = course.plan.initial_balance;
+        Self {
+            next: course.start,
+            flat_from: course.start,
+            ledger: Ledger::new(balance),
+            drawdown: Drawdown::new(balance),
+            ends: DayEnds::default(),
+            day: NO_DAY,
+            day_equity: balance,
+            first_equity: None,
+            sums: TradeSums::new(),
+            entry_days: 0,
+            last_entry_day: NO_DAY,
+            counters: Counters { bars: (course.end - course.start) as u64, ..Counters::default() },
+            last_signal: None,
+            last_exit: None,
+        }
+    }
+
+    /// A signal counts, and starts the cooldowns, whether or not its order is refused.
+    #[inline]
+    pub(super) fn signal(&mut self, bar: usize) {
+        self.counters.signals += 1;
+        self.last_signal = Some(bar);
+    }
+
+    /// The order of the signal on `bar` was refused.
+    #[inline]
+    pub(super) fn refused(&mut self, course: &Course<'_>, bar: usize) {
+        self.counters.orders_rejected += 1;
+        self.next = self.earliest(course, bar + 1);
+    }
+
+    /// The first bar from `from` on that no cooldown forbids.
+    #[inline]
+    fn earliest(&self, course: &Course<'_>, from: usize) -> usize {
+        let plan = course.plan;
+        if plan.cooldown_bars <= 1 && plan.cooldown_ns <= 0 && plan.cooldown_after_exit_ns <= 0 {
+            return from;
+        }
+        let times = &course.bars.open_time;
+        let after = |from: usize, since: usize, ns: i64| {
+            if ns <= 0 || from >= course.end {
+                return from;
+            }
+            from + times[from..course.end].partition_point(|time| *time - times[since] < ns)
+        };
+        let mut earliest = from;
+        if let Some(last) = self.last_signal {
+            let bars = usize::try_from(plan.cooldown_bars).unwrap_or(0);
+            earliest = after(earliest.max(last.saturating_add(bars)), last, plan.cooldown_ns);
+        }
+        if let Some(last) = self.last_exit {
+            earliest = after(earliest, last, plan.cooldown_after_exit_ns);
+        }
+        earliest
+    }
+
+    /// Takes the bars without a position up to `until`.
+    #[inline]
+    fn flat(&mut self, landmarks: &Landmarks, until: usize) {
+        if self.flat_from >= until {
+            return;
+        }
+        let balance = self.ledger.balance();
+        if self.first_equity.is_none() {
+            self.first_equity = Some(balance);
+        }
+        self.drawdown.push_run(balance, until - self.flat_from);
+        self.begin_day(landmarks.day_of[self.flat_from]);
+        let last = landmarks.day_of[until - 1];
+        if last != self.day {
+            self.ends.push(balance);
+            self.ends.push_unchanged(u64::from(last - self.day - 1));
+            self.day = last;
+        }
+        self.day_equity = balance;
+        self.flat_from = until;
+    }
+
+    #[inline]
+    fn begin_day(&mut self, day: u32) {
+        if day != self.day {
+            if self.day != NO_DAY {
+                self.ends.push(self.day_equity);
+            }
+            self.day = day;
+        }
+    }
+
+    /// Takes the bars `entry .. exit` on which a position is marked; `gain` is its open profit at a bar.
+    #[inline]
+    fn held(&mut self, landmarks: &Landmarks, entry: usize, exit: usize, swing: &Swing, gain: impl Fn(usize) -> f64) {
+        if entry == exit {
+            return;
+        }
+        let balance = self.ledger.balance();
+        if self.first_equity.is_none() {
+            self.first_equity = Some(balance + gain(entry));
+        }
+        let (low, high) = (balance + swing.least, balance + swing.greatest);
+        let peak = self.drawdown.high_water();
+        let deepens = peak - low > self.drawdown.fall();
+        // Not `high >= peak`: an undefined bound decides nothing.
+        if high < peak && !deepens {
+            self.drawdown.skip(exit - entry);
+        } else if high < peak && swing.reached {
+            self.drawdown.push_below_peak(low, exit - entry);
+        } else {
+            (entry..exit).for_each(|bar| self.drawdown.push(balance + gain(bar)));
+        }
+        self.begin_day(landmarks.day_of[entry]);
+        let last = landmarks.day_of[exit - 1];
+        while self.day < last {
+            self.ends.push(balance + gain(landmarks.day_last[self.day as usize]));
+            self.day += 1;
+        }
+        self.flat_from = exit;
+    }
+
+    /// A position from `entry` to `leave`, closed.
+    #[inline]
+    pub(super) fn round_trip(
+        &mut self,
+        course: &Course<'_>,
+        wish: &Wish,
+        entry: usize,
+        filled: &Filled,
+        swing: &Swing,
+        exit: usize,
+        paid: &Paid,
+    ) {
+        let landmarks = course.landmarks;
+        self.flat(landmarks, entry);
+        self.ledger.book_entry(filled.fee);
+        self.held(landmarks, entry, exit, swing, |bar| gain_at(course, wish, filled, bar));
+        // A day that ends with the position open ends at its open profit; every other day is told when it ends.
+        if exit > entry && landmarks.day_of[exit] != landmarks.day_of[exit - 1] {
+            self.day_equity = self.ledger.balance() + gain_at(course, wish, filled, exit - 1);
+        }
+        self.ledger.book_exit(paid.facts.result, paid.fee);
+        self.sums.push(&paid.facts);
+        let day = landmarks.day_of[entry];
+        self.entry_days += u64::from(day != self.last_entry_day);
+        self.last_entry_day = day;
+        self.counters.fills += 2;
+        self.counters.exposed_bars += (exit - entry) as u64;
+        self.last_exit = Some(exit);
+        self.next = self.earliest(course, exit + 1);
+    }
+
+    /// A position that is still open on the last bar.
+    pub(super) fn stays_open(
+        &mut self,
+        course: &Course<'_>,
+        wish: &Wish,
+        entry: usize,
+        filled: &Filled,
+        swing: &Swing,
+    ) {
+        let landmarks = course.landmarks;
+        self.flat(landmarks, entry);
+        self.ledger.book_entry(filled.fee);
+        self.held(landmarks, entry, course.end, swing, |bar| gain_at(course, wish, filled, bar));
+        self.day_equity = self.ledger.balance() + gain_at(course, wish, filled, course.end - 1);
+        self.counters.fills += 1;
+        self.counters.exposed_bars += (course.end - 1 - entry) as u64;
+        self.counters.open_positions_at_end = 1;
+        self.next = course.end;
+    }
+
+    /// Nothing more happens: the metrics.
+    ///
+    /// # Errors
+    /// [`Error::Consistency`] if equity is no number.
+    pub(super) fn finish(mut self, course: &Course<'_>) -> Result<(Summary, Counters, Ledger)> {
+        self.flat(course.landmarks, course.end);
+        let last_equity = self.day_equity;
+        if !last_equity.is_finite() {
+            return Err(Error::Consistency { difference: f64::NAN });
+        }
+        self.ends.push(self.day_equity);
+        let times = &course.bars.open_time;
+        let facts = EquityFacts {
+            drawdown: self.drawdown,
+            daily: self.ends.finish(),
+            first: (times[course.start], self.first_equity.unwrap_or(last_equity)),
+            last: (times[course.end - 1], last_equity),
+            bars: self.counters.bars,
+        };
+        let fees = self.ledger.fees_total();
+        Ok((summarise_sums(&self.sums, self.entry_days, &facts, &self.counters, fees), self.counters, self.ledger))
+    }
+}
+
+/// Open profit of a position at the close of `bar`.
+#[inline]
+fn gain_at(course: &Course<'_>, wish: &Wish, filled: &Filled, bar: usize) -> f64 {
+    course.plan.terms.gain(wish.direction, filled.price, course.landmarks.mid[bar], filled.lots)
+}

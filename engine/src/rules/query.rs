@@ -1,0 +1,480 @@
+//! The conditions of many settings as bits, each worked out once: whole masks kept for everybody who asks again, or
+//! piece by piece of time for those who work together.
+//!
+//! Extremes per block of bars decide most blocks without a look at their values.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::indicators::{Budget, Column, ColumnKey, Keep, Reservation, Shared, Shelf, ZONE, Zones};
+use crate::rules::{BitMask, Comparison, Condition, Expr, Operand};
+
+/// A mask and its booking.
+#[derive(Debug)]
+struct Booked {
+    mask: BitMask,
+    /// Dropped with the mask.
+    _reservation: Reservation,
+}
+
+#[derive(Debug, Clone)]
+struct Kept(Option<Arc<Booked>>);
+
+impl Shared for Kept {
+    fn is_last(&self) -> bool {
+        self.0.as_ref().is_some_and(|booked| Arc::strong_count(booked) == 1)
+    }
+
+    fn is_sound(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// Whole masks by condition, shared by all trials and threads on one data set.
+///
+/// A mask that finds no room under the budget is not made; whoever asked works piece by piece. Bits are the same.
+pub struct MaskCache {
+    shelf: Shelf<Condition, Kept>,
+    len: usize,
+}
+
+impl MaskCache {
+    /// An empty cache for `len` bars.
+    pub fn new(len: usize, budget: Arc<dyn Budget>) -> Self {
+        Self { shelf: Shelf::new(budget, len.div_ceil(64) * size_of::<u64>()), len }
+    }
+
+    /// Memory of one mask in bytes.
+    pub fn mask_bytes(&self) -> usize {
+        self.shelf.bytes()
+    }
+
+    /// Masks made so far.
+    pub fn made(&self) -> u64 {
+        self.shelf.made()
+    }
+
+    /// Drops masks nobody holds until `bytes` are free or none is left; returns the bytes given back to the budget.
+    pub fn evict(&self, bytes: usize) -> usize {
+        self.shelf.evict(bytes)
+    }
+
+    fn get(&self, condition: &Condition, bound: &BoundCondition<'_>) -> Kept {
+        self.shelf.get(condition, Keep::Evicting, |reservation| {
+            Kept(reservation.map(|reservation| {
+                let words = (0..self.len.div_ceil(ZONE)).map(|block| bound.bits(block)).collect();
+                Arc::new(Booked { mask: BitMask::from_words(words, self.len), _reservation: reservation })
+            }))
+        })
+    }
+}
+
+impl fmt::Debug for MaskCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MaskCache")
+            .field("made", &self.made())
+            .field("kept", &self.shelf.kept())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An operand over values, with their extremes per block where they are known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Term<'a> {
+    Const(f64),
+    Column(Values<'a>),
+    Linear { base: Values<'a>, factor: f64, term: Values<'a> },
+    Offset { base: Values<'a>, offset: f64 },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Values<'a> {
+    values: &'a [f64],
+    zones: Option<&'a Zones>,
+}
+
+impl<'a> From<&'a [f64]> for Values<'a> {
+    fn from(values: &'a [f64]) -> Self {
+        Self { values, zones: None }
+    }
+}
+
+impl<'a> From<&'a Column> for Values<'a> {
+    fn from(column: &'a Column) -> Self {
+        Self { values: column, zones: column.zones() }
+    }
+}
+
+/// Bounds of what a term is in a block: every defined value lies between them.
+type Bounds = (f64, f64);
+
+impl Values<'_> {
+    /// How many values there are.
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    #[inline]
+    fn bounds(&self, block: usize) -> Option<Bounds> {
+        let zones = self.zones?;
+        Some((*zones.min().get(block)?, *zones.max().get(block)?))
+    }
+
+    /// No value of the block is undefined.
+    #[inline]
+    fn all_defined(&self, block: usize) -> bool {
+        self.zones.is_some_and(|zones| zones.defined_from() <= block)
+    }
+
+    fn block<'s>(&'s self, block: usize, scratch: &'s mut [f64; ZONE]) -> &'s [f64; ZONE] {
+        let rest = self.values.get(block * ZONE..).unwrap_or_default();
+        rest.first_chunk().unwrap_or_else(|| {
+            *scratch = std::array::from_fn(|k| rest.get(k).copied().unwrap_or(f64::NAN));
+            scratch
+        })
+    }
+}
+
+impl<'a> Term<'a> {
+    /// Ties an operand to its columns.
+    pub(crate) fn bind<E>(operand: &Operand, column: &impl Fn(&ColumnKey) -> Result<Values<'a>, E>) -> Result<Self, E> {
+        Ok(match operand {
+            Operand::Const(value) => Self::Const(value.get()),
+            Operand::Column(key) => Self::Column(column(key)?),
+            Operand::Linear { base, factor, term } => {
+                Self::Linear { base: column(base)?, factor: factor.get(), term: column(term)? }
+            }
+            Operand::Offset { base, offset } => Self::Offset { base: column(base)?, offset: offset.get() },
+        })
+    }
+
+    /// The operand at bar `i`.
+    #[inline]
+    pub(crate) fn value(&self, i: usize) -> f64 {
+        match *self {
+            Self::Const(value) => value,
+            Self::Column(column) => column.values[i],
+            Self::Linear { base, factor, term } => base.values[i] + factor * term.values[i],
+            Self::Offset { base, offset } => base.values[i] + offset,
+        }
+    }
+
+    /// Each rounded operation is monotone, so it may be applied to the ends.
+    #[inline]
+    fn bounds(&self, block: usize) -> Option<Bounds> {
+        match self {
+            Self::Const(value) => Some((*value, *value)),
+            Self::Column(column) => column.bounds(block),
+            Self::Offset { base, offset } => base.bounds(block).map(|(low, high)| (low + offset, high + offset)),
+            Self::Linear { base, factor, term } => {
+                let ((low, high), (from, to)) = (base.bounds(block)?, term.bounds(block)?);
+                let (a, b) = (factor * from, factor * to);
+                let (least, most) = if *factor >= 0.0 { (a, b) } else { (b, a) };
+                Some((low + least, high + most))
+            }
+        }
+    }
+
+    #[inline]
+    fn all_defined(&self, block: usize) -> bool {
+        match self {
+            Self::Const(_) => true,
+            Self::Column(column) | Self::Offset { base: column, .. } => column.all_defined(block),
+            // The product or the sum of infinities may be undefined.
+            Self::Linear { .. } => false,
+        }
+    }
+
+    fn block<'s>(&'s self, block: usize, scratch: &'s mut [f64; ZONE]) -> &'s [f64; ZONE] {
+        match self {
+            Self::Const(value) => scratch.fill(*value),
+            Self::Column(column) => return column.block(block, scratch),
+            Self::Linear { base, factor, term } => {
+                let (mut bases, mut terms) = ([0.0; ZONE], [0.0; ZONE]);
+                let (base, term) = (base.block(block, &mut bases), term.block(block, &mut terms));
+                *scratch = std::array::from_fn(|k| base[k] + factor * term[k]);
+            }
+            Self::Offset { base, offset } => {
+                let mut bases = [0.0; ZONE];
+                *scratch = base.block(block, &mut bases).map(|base| base + offset);
+            }
+        }
+        scratch
+    }
+}
+
+/// A condition over columns.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BoundCondition<'a> {
+    left: Term<'a>,
+    comparison: Comparison,
+    right: Term<'a>,
+    finite: bool,
+    /// Bars there are.
+    len: usize,
+}
+
+impl<'a> BoundCondition<'a> {
+    /// Ties a condition to its columns, which have `len` bars.
+    pub(crate) fn bind<E>(
+        condition: &Condition,
+        len: usize,
+        column: &impl Fn(&ColumnKey) -> Result<Values<'a>, E>,
+    ) -> Result<Self, E> {
+        Ok(Self {
+            left: Term::bind(&condition.left, column)?,
+            comparison: condition.comparison,
+            right: Term::bind(&condition.right, column)?,
+            finite: condition.finite,
+            len,
+        })
+    }
+
+    /// One bit per bar of a block.
+    pub(crate) fn bits(&self, block: usize) -> u64 {
+        if let Some(bits) = self.decided(block) {
+            return bits;
+        }
+        let (mut lefts, mut rights) = ([0.0; ZONE], [0.0; ZONE]);
+        let left = self.left.block(block, &mut lefts);
+        // A comparison with NaN is false by IEEE rules: an undefined operand needs no test of its own. What lies behind
+        // the end is undefined; two constants are cut there.
+        let related = match (self.comparison, &self.right) {
+            (Comparison::Less, Term::Const(right)) => pack(|k| left[k] < *right),
+            (Comparison::LessOrEqual, Term::Const(right)) => pack(|k| left[k] <= *right),
+            (Comparison::Greater, Term::Const(right)) => pack(|k| left[k] > *right),
+            (Comparison::GreaterOrEqual, Term::Const(right)) => pack(|k| left[k] >= *right),
+            (comparison, right) => {
+                let right = right.block(block, &mut rights);
+                match comparison {
+                    Comparison::Less => pack(|k| left[k] < right[k]),
+                    Comparison::LessOrEqual => pack(|k| left[k] <= right[k]),
+                    Comparison::Greater => pack(|k| left[k] > right[k]),
+                    Comparison::GreaterOrEqual => pack(|k| left[k] >= right[k]),
+                }
+            }
+        };
+        let finite = if self.finite { pack(|k| left[k].is_finite()) } else { !0 };
+        related & finite & self.existing(block)
+    }
+
+    /// The bits of a block that its extremes decide.
+    #[inline]
+    fn decided(&self, block: usize) -> Option<u64> {
+        let ((l_min, l_max), (r_min, r_max)) = (self.left.bounds(block)?, self.right.bounds(block)?);
+        let (possible, certain) = match self.comparison {
+            Comparison::Less => (l_min < r_max, l_max < r_min),
+            Comparison::LessOrEqual => (l_min <= r_max, l_max <= r_min),
+            Comparison::Greater => (l_max > r_min, l_min > r_max),
+            Comparison::GreaterOrEqual => (l_max >= r_min, l_min >= r_max),
+        };
+        if !possible {
+            // Also where a side is undefined throughout. A bound that is undefined itself decides nothing.
+            return (!l_min.is_nan() && !l_max.is_nan() && !r_min.is_nan() && !r_max.is_nan()).then_some(0);
+        }
+        let finite = !self.finite || l_min > f64::NEG_INFINITY && l_max < f64::INFINITY;
+        let all = certain && finite && self.left.all_defined(block) && self.right.all_defined(block);
+        all.then(|| self.existing(block))
+    }
+
+    /// Bits of the bars of a block that exist.
+    #[inline]
+    fn existing(&self, block: usize) -> u64 {
+        let left = self.len.saturating_sub(block * ZONE);
+        if left >= ZONE { !0 } else { (1_u64 << left) - 1 }
+    }
+}
+
+/// The answers of 64 tests as bits.
+#[inline]
+fn pack(test: impl Fn(usize) -> bool) -> u64 {
+    // Eight answers become eight bits by one multiplication: written this way the tests run on vectors.
+    let answers: [u8; ZONE] = std::array::from_fn(|k| u8::from(test(k)));
+    let (eights, _) = answers.as_chunks::<8>();
+    eights.iter().enumerate().fold(0, |bits, (k, eight)| {
+        let byte = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        bits | byte << (8 * k)
+    })
+}
+
+/// Where the bits of a condition come from.
+enum Source<'a> {
+    /// The kept mask.
+    Whole(Arc<Booked>),
+    /// Worked out when a piece is asked for.
+    Piecewise { bound: BoundCondition<'a>, words: Vec<u64>, piece: Range<usize> },
+}
+
+/// The conditions of settings that are worked on together, by number.
+#[derive(Default)]
+pub(crate) struct ConditionSet<'a> {
+    sources: Vec<Source<'a>>,
+    numbers: HashMap<Condition, u32>,
+}
+
+/// An expression over the numbered conditions of a [`ConditionSet`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Node {
+    Is(u32),
+    All(Vec<Node>),
+    Any(Vec<Node>),
+    AtLeast(usize, Vec<Node>),
+    Never,
+}
+
+impl<'a> ConditionSet<'a> {
+    /// The expression over numbers; conditions not seen before are bound to columns of `len` bars, those of which
+    /// `shared` says so to a mask from `cache`.
+    ///
+    /// # Errors
+    /// Whatever `column` says of a column that is missing.
+    pub(crate) fn add<E>(
+        &mut self,
+        expr: &Expr,
+        len: usize,
+        column: &impl Fn(&ColumnKey) -> Result<Values<'a>, E>,
+        cache: &MaskCache,
+        shared: &dyn Fn(&Condition) -> bool,
+    ) -> Result<Node, E> {
+        let mut list = |parts: &[Expr]| {
+            parts.iter().map(|part| self.add(part, len, column, cache, shared)).collect::<Result<Vec<_>, E>>()
+        };
+        Ok(match expr {
+            Expr::All(parts) => Node::All(list(parts)?),
+            Expr::Any(parts) => Node::Any(list(parts)?),
+            Expr::AtLeast { count, of } => Node::AtLeast(*count, list(of)?),
+            Expr::Never(_) => Node::Never,
+            Expr::Is(condition) => {
+                if let Some(number) = self.numbers.get(condition) {
+                    return Ok(Node::Is(*number));
+                }
+                let bound = BoundCondition::bind(condition, len, column)?;
+                let kept = if shared(condition) { cache.get(condition, &bound).0 } else { None };
+                let number = self.sources.len() as u32;
+                self.sources.push(match kept {
+                    Some(mask) => Source::Whole(mask),
+                    None => Source::Piecewise { bound, words: Vec::new(), piece: 0..0 },
+                });
+                self.numbers.insert(*condition, number);
+                Node::Is(number)
+            }
+        })
+    }
+
+    /// Works out the conditions of `node` on the blocks of `piece`, unless they are there.
+    pub(crate) fn prepare(&mut self, node: &Node, piece: &Range<usize>) {
+        match node {
+            Node::Is(number) => {
+                if let Source::Piecewise { bound, words, piece: done } = &mut self.sources[*number as usize]
+                    && done != piece
+                {
+                    words.clear();
+                    words.extend(piece.clone().map(|block| bound.bits(block)));
+                    *done = piece.clone();
+                }
+            }
+            Node::All(parts) | Node::Any(parts) | Node::AtLeast(_, parts) => {
+                parts.iter().for_each(|part| self.prepare(part, piece));
+            }
+            Node::Never => {}
+        }
+    }
+
+    /// Writes the bits of `node` on the blocks of `piece` to `out`, one word per block.
+    pub(crate) fn words(&mut self, node: &Node, piece: &Range<usize>, out: &mut [u64]) {
+        self.prepare(node, piece);
+        out.fill(!0);
+        self.and_into(node, piece, out);
+    }
+
+    fn known(&self, number: u32, piece: &Range<usize>) -> &[u64] {
+        match &self.sources[number as usize] {
+            Source::Whole(booked) => &booked.mask.words()[piece.clone()],
+            Source::Piecewise { words, .. } => words,
+        }
+    }
+
+    /// Clears the bits of `out` on which `node` does not hold.
+    fn and_into(&self, node: &Node, piece: &Range<usize>, out: &mut [u64]) {
+        match node {
+            Node::Is(number) => out.iter_mut().zip(self.known(*number, piece)).for_each(|(out, word)| *out &= word),
+            Node::All(parts) => parts.iter().for_each(|part| self.and_into(part, piece, out)),
+            Node::Never => out.fill(0),
+            Node::Any(parts) => self.at_least(1, parts, piece, out),
+            Node::AtLeast(count, parts) => self.at_least(*count, parts, piece, out),
+        }
+    }
+
+    fn at_least(&self, count: usize, parts: &[Node], piece: &Range<usize>, out: &mut [u64]) {
+        let mut holding = vec![0_u64; parts.len() * out.len()];
+        for (part, words) in parts.iter().zip(holding.chunks_mut(out.len().max(1))) {
+            words.fill(!0);
+            self.and_into(part, piece, words);
+        }
+        let width = out.len();
+        for (at, out) in out.iter_mut().enumerate() {
+            let column = (0..parts.len()).map(|part| holding[part * width + at]);
+            *out &= bits_with_at_least(count, column);
+        }
+    }
+
+    /// The bits of `node` on one block, wherever it lies.
+    pub(crate) fn bits(&self, node: &Node, block: usize) -> u64 {
+        match node {
+            Node::Is(number) => match &self.sources[*number as usize] {
+                Source::Whole(booked) => booked.mask.words().get(block).copied().unwrap_or(0),
+                Source::Piecewise { words, piece, .. } if piece.contains(&block) => words[block - piece.start],
+                Source::Piecewise { bound, .. } => bound.bits(block),
+            },
+            Node::All(parts) => {
+                parts.iter().fold(!0, |bits, part| if bits == 0 { 0 } else { bits & self.bits(part, block) })
+            }
+            Node::Any(parts) => parts.iter().fold(0, |bits, part| bits | self.bits(part, block)),
+            Node::AtLeast(count, parts) => bits_with_at_least(*count, parts.iter().map(|part| self.bits(part, block))),
+            Node::Never => 0,
+        }
+    }
+}
+
+/// Bits set in at least `count` of the words: a count per bit, kept as binary digits across words.
+pub(super) fn bits_with_at_least(count: usize, words: impl Iterator<Item = u64>) -> u64 {
+    let mut digits = [0_u64; 16];
+    for word in words {
+        let mut carry = word;
+        for digit in &mut digits {
+            (*digit, carry) = (*digit ^ carry, *digit & carry);
+            if carry == 0 {
+                break;
+            }
+        }
+    }
+    if count >= 1 << digits.len() {
+        return 0;
+    }
+    // Compared from the highest digit down: greater so far, or equal so far.
+    let (mut greater, mut equal) = (0, !0);
+    for (at, digit) in digits.iter().enumerate().rev() {
+        if count >> at & 1 == 1 {
+            equal &= digit;
+        } else {
+            greater |= equal & digit;
+            equal &= !digit;
+        }
+    }
+    greater | equal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_counted_across_words() {
+        let words = [0b1111_u64, 0b0111, 0b0011, 0b0001];
+        let of = |count| bits_with_at_least(count, words.into_iter()) & 0b1111;
+        assert_eq!([0, 1, 2, 3, 4, 5].map(of), [0b1111, 0b1111, 0b0111, 0b0011, 0b0001, 0]);
+        assert_eq!(bits_with_at_least(1 << 20, words.into_iter()), 0);
+    }
+}

@@ -1,0 +1,254 @@
+//! Rows in the order of their rank, from chunks in the order of trials, each chunk read once.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Cursor, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::PathBuf;
+
+use arrow_array::{RecordBatch, UInt32Array};
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::ArrowError;
+use arrow_select::interleave::interleave_record_batch;
+use arrow_select::take::take_record_batch;
+use rayon::prelude::*;
+
+use super::keys::Entry;
+use super::{LeaderboardError, Reader, Room, Targets};
+use crate::atomic::{FileError, UNFINISHED};
+
+/// Brings rows into order, a row group at a time.
+pub(super) struct Gatherer<'a> {
+    reader: &'a Reader<'a>,
+    room: &'a Room,
+    spill: PathBuf,
+}
+
+/// Chunks read together.
+struct Block {
+    /// Their rows, as far as wanted; by chunk.
+    parts: Vec<RecordBatch>,
+    /// Position in `parts` by chunk.
+    places: Places,
+    /// For each part, the chunk's rows that it holds, ascending; none: all of them.
+    rows: Vec<Option<Vec<u32>>>,
+}
+
+/// Positions of ascending chunk numbers in their list.
+struct Places {
+    first: u32,
+    /// By distance from the first.
+    at: Vec<u32>,
+}
+
+impl Places {
+    fn new(chunks: &[u32]) -> Self {
+        let (first, last) = (chunks.first().copied().unwrap_or(1), chunks.last().copied().unwrap_or(0));
+        let mut at = vec![u32::MAX; (u64::from(last) + 1).saturating_sub(u64::from(first)) as usize];
+        for (place, chunk) in (0..).zip(chunks) {
+            at[(chunk - first) as usize] = place;
+        }
+        Self { first, at }
+    }
+
+    fn of(&self, chunk: u32) -> Option<usize> {
+        let place = *self.at.get(chunk.checked_sub(self.first)? as usize)?;
+        (place != u32::MAX).then_some(place as usize)
+    }
+}
+
+impl Block {
+    fn place(&self, entry: &Entry) -> Option<(usize, usize)> {
+        let part = self.places.of(entry.chunk)?;
+        let row = match &self.rows[part] {
+            None => entry.row as usize,
+            Some(rows) => rows.binary_search(&entry.row).ok()?,
+        };
+        Some((part, row))
+    }
+}
+
+impl<'a> Gatherer<'a> {
+    pub(super) fn new(reader: &'a Reader<'a>, room: &'a Room, targets: &Targets) -> Self {
+        let mut name = targets.parquet.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".rows.{UNFINISHED}"));
+        Self { reader, room, spill: targets.parquet.with_file_name(name) }
+    }
+
+    /// Calls `write` with the rows of each row group of `entries`, in order.
+    pub(super) fn each_group(
+        &self,
+        entries: &[Entry],
+        mut write: impl FnMut(&RecordBatch, &[Entry]) -> Result<(), LeaderboardError>,
+    ) -> Result<(), LeaderboardError> {
+        let mut chunks: Vec<u32> = entries.iter().map(|entry| entry.chunk).collect();
+        chunks.sort_unstable();
+        chunks.dedup();
+        if entries.len() > self.room.span && entries.len() > self.room.group {
+            return self.through_a_file(entries, &chunks, write);
+        }
+        let block = self.read(entries, &chunks)?;
+        for group in entries.chunks(self.room.group) {
+            write(&self.pick(&block, group)?, group)?;
+        }
+        Ok(())
+    }
+
+    /// The rows of some chunks that are among `entries`.
+    fn read(&self, entries: &[Entry], chunks: &[u32]) -> Result<Block, LeaderboardError> {
+        let places = Places::new(chunks);
+        let mut wanted: Vec<Vec<u32>> = vec![Vec::new(); chunks.len()];
+        for entry in entries {
+            if let Some(at) = places.of(entry.chunk) {
+                wanted[at].push(entry.row);
+            }
+        }
+        wanted.iter_mut().for_each(|rows| rows.sort_unstable());
+        let numbers: Vec<u64> = chunks.iter().map(|chunk| u64::from(*chunk)).collect();
+        let parts = self.reader.read_all(&numbers, |index, batch| {
+            let rows = u32::try_from(index).ok().and_then(|index| places.of(index)).map(|at| &wanted[at]);
+            match rows {
+                Some(rows) if rows.len() < batch.num_rows() => {
+                    let rows = rows.iter().copied().collect::<UInt32Array>();
+                    let picked =
+                        take_record_batch(&batch, &rows).map_err(|e| self.reader.damaged(index, &e.to_string()));
+                    Ok((picked?, false))
+                }
+                _ => Ok((batch, true)),
+            }
+        })?;
+        let (parts, whole): (Vec<RecordBatch>, Vec<bool>) = parts.into_iter().unzip();
+        let rows = wanted.into_iter().zip(whole).map(|(rows, whole)| (!whole).then_some(rows)).collect();
+        Ok(Block { parts, places, rows })
+    }
+
+    /// The rows of `entries` that `block` holds, in their order.
+    fn pick(&self, block: &Block, entries: &[Entry]) -> Result<RecordBatch, LeaderboardError> {
+        let places: Vec<(usize, usize)> = entries.iter().filter_map(|entry| block.place(entry)).collect();
+        self.interleave(&block.parts, &places)
+    }
+
+    fn interleave(&self, parts: &[RecordBatch], places: &[(usize, usize)]) -> Result<RecordBatch, LeaderboardError> {
+        if parts.is_empty() || places.is_empty() {
+            return Ok(RecordBatch::new_empty(self.reader.sources.schema.chunk().clone()));
+        }
+        let parts: Vec<&RecordBatch> = parts.iter().collect();
+        interleave_record_batch(&parts, places).map_err(|e| self.reader.damaged(0, &e.to_string()))
+    }
+
+    /// As many chunks at a time as there is room for: their rows go, sorted by rank and cut by row group, to a file;
+    /// then each row group is put together from its pieces.
+    fn through_a_file(
+        &self,
+        entries: &[Entry],
+        chunks: &[u32],
+        mut write: impl FnMut(&RecordBatch, &[Entry]) -> Result<(), LeaderboardError>,
+    ) -> Result<(), LeaderboardError> {
+        let chunk_rows = usize::try_from(self.reader.sources.plan.size()).unwrap_or(usize::MAX).max(1);
+        let at_once = (self.room.span / chunk_rows).max(1);
+        let mut spill = Spill::create(self.spill.clone())?;
+        let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); entries.len().div_ceil(self.room.group)];
+        for some in chunks.chunks(at_once) {
+            let block = self.read(entries, some)?;
+            let groups: Vec<&[Entry]> = entries.chunks(self.room.group).collect();
+            let encode = |group: &&[Entry]| {
+                let rows = self.pick(&block, group)?;
+                if rows.num_rows() == 0 {
+                    return Ok(None);
+                }
+                encode(&rows).map(Some).map_err(|e| self.reader.damaged(0, &e.to_string()))
+            };
+            let encoded: Vec<Option<Vec<u8>>> = match &self.reader.pool {
+                Some(pool) => pool.install(|| groups.par_iter().map(encode).collect::<Result<_, _>>())?,
+                None => groups.iter().map(encode).collect::<Result<_, _>>()?,
+            };
+            for (group, bytes) in encoded.into_iter().enumerate() {
+                if let Some(bytes) = bytes {
+                    pieces[group].push(spill.append(&bytes, some)?);
+                }
+            }
+        }
+        for (group, pieces) in entries.chunks(self.room.group).zip(&pieces) {
+            let parts: Vec<RecordBatch> = pieces.iter().map(|piece| spill.read(piece)).collect::<Result<_, _>>()?;
+            // Within a piece rows stand in the order of rank, as they do in the group.
+            let mut next = vec![0; pieces.len()];
+            let places: Vec<(usize, usize)> = group
+                .iter()
+                .filter_map(|entry| {
+                    let at = pieces.iter().position(|piece| piece.holds(entry.chunk))?;
+                    next[at] += 1;
+                    Some((at, next[at] - 1))
+                })
+                .collect();
+            write(&self.interleave(&parts, &places)?, group)?;
+        }
+        Ok(())
+    }
+}
+
+fn encode(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+    let mut writer = StreamWriter::try_new(Vec::new(), batch.schema_ref())?;
+    writer.write(batch)?;
+    writer.into_inner()
+}
+
+/// Where in the file rows of one group from some chunks stand.
+#[derive(Debug, Clone)]
+struct Piece {
+    offset: u64,
+    len: usize,
+    first_chunk: u32,
+    last_chunk: u32,
+}
+
+impl Piece {
+    fn holds(&self, chunk: u32) -> bool {
+        (self.first_chunk..=self.last_chunk).contains(&chunk)
+    }
+}
+
+/// A file for rows that do not fit in memory; removed when dropped.
+struct Spill {
+    path: PathBuf,
+    file: File,
+    len: u64,
+}
+
+impl Spill {
+    fn create(path: PathBuf) -> Result<Self, FileError> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
+        let file = file.map_err(|e| FileError::io(&path, "create it", e))?;
+        Ok(Self { path, file, len: 0 })
+    }
+
+    /// Appends the rows of one group from `chunks`, which ascend.
+    fn append(&mut self, bytes: &[u8], chunks: &[u32]) -> Result<Piece, FileError> {
+        self.file.write_all(bytes).map_err(|e| FileError::io(&self.path, "write it", e))?;
+        let (first_chunk, last_chunk) = (chunks.first().copied(), chunks.last().copied());
+        let piece = Piece {
+            offset: self.len,
+            len: bytes.len(),
+            first_chunk: first_chunk.unwrap_or_default(),
+            last_chunk: last_chunk.unwrap_or_default(),
+        };
+        self.len += bytes.len() as u64;
+        Ok(piece)
+    }
+
+    fn read(&mut self, piece: &Piece) -> Result<RecordBatch, LeaderboardError> {
+        let refused = |e| FileError::io(&self.path, "read it", e);
+        self.file.seek(SeekFrom::Start(piece.offset)).map_err(refused)?;
+        let mut bytes = vec![0; piece.len];
+        self.file.read_exact(&mut bytes).map_err(refused)?;
+        let decode = || StreamReader::try_new(Cursor::new(bytes), None)?.next().transpose();
+        let format = |reason: String| FileError::Format { path: self.path.clone(), reason };
+        let batch = decode().map_err(|e| format(e.to_string()))?;
+        Ok(batch.ok_or_else(|| format("a piece holds no rows".to_owned()))?)
+    }
+}
+
+impl Drop for Spill {
+    fn drop(&mut self) {
+        // A leftover is cleared at the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
