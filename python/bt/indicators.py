@@ -155,7 +155,7 @@ def _garch(
     scale: float,
     sigma_floor: float,
     min_periods: int,
-) -> omega_bt.Garch:
+) -> omega_bt._Garch:
     return {
         "alpha": alpha,
         "beta": beta,
