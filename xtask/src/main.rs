@@ -98,7 +98,9 @@ fn python(release: bool, pytest: &[&String]) -> Result<()> {
     venv.install(&[wheel.clone().into(), "pytest>=8".into()])?;
     let tests = |marker: &str| {
         let mut command = venv.module("pytest");
-        command.args(["-m", marker]).args(pytest).env("OMEGA_OPT", &omega_opt).current_dir(root().join("python"));
+        command.args(["-m", marker]).args(pytest).env("OMEGA_OPT", &omega_opt);
+        // Not in `python/`: there `bt` would be the sources and not the wheel.
+        command.current_dir(root().join("python").join("tests"));
         command
     };
     run("pytest with the wheel alone", &mut tests("not extras"))?;
