@@ -193,7 +193,7 @@ impl Workspace {
         };
         let landmarks = market.landmarks();
         let binder = Binder { columns: &columns, market, shared };
-        let mut tile = match Tile::bind(jobs, members, &landmarks, &binder) {
+        let mut tile = match Tile::bind(jobs, members, landmarks, &binder) {
             Ok(tile) => tile,
             Err(error) => {
                 members.iter().for_each(|at| results[*at] = Some(Err(error.clone())));
@@ -559,7 +559,7 @@ impl Runner<'_> {
         let k = self.progress.counters.fills;
         let reckoned;
         let money = match self.terms {
-            Some(_) => &*table.money(place, |entry| entry.money(bar, terms, k, course.draws)),
+            Some(_) => table.money(place, |entry| entry.money(bar, terms, k, course.draws)),
             None => {
                 reckoned = table.entry(place).money(bar, terms, k, course.draws);
                 &reckoned

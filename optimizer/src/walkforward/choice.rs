@@ -39,6 +39,9 @@ fn cell_key(goal: Goal, cell: Cell) -> RankKey {
     RankKey::new(goal, cell.verdict, cell.score, None, None, [0; 32])
 }
 
+/// Evaluates a row on a span again.
+type Metrics<'m> = &'m mut dyn FnMut(&Done<'_, Outcome>, usize) -> Result<MetricValues, Error>;
+
 /// The best train row of every window among the rows of one chunk. Cells keep no metrics, so `metrics` evaluates a row
 /// on a span again: the best by verdict and objective, and those that tie with it, once per rule set.
 ///
@@ -48,7 +51,7 @@ pub fn best_of_chunk(
     layout: &Layout,
     judges: Judges<'_>,
     rows: &[Done<'_, Outcome>],
-    metrics: &mut dyn FnMut(&Done<'_, Outcome>, usize) -> Result<MetricValues, Error>,
+    metrics: Metrics<'_>,
 ) -> Result<Vec<Best>, Error> {
     let goal = judges.objective.goal;
     let mut bests: Vec<Best> = Vec::new();
@@ -74,7 +77,7 @@ fn best_on(
     goal: Goal,
     judges: Judges<'_>,
     rows: &[Done<'_, Outcome>],
-    metrics: &mut dyn FnMut(&Done<'_, Outcome>, usize) -> Result<MetricValues, Error>,
+    metrics: Metrics<'_>,
 ) -> Result<Option<(usize, MetricValues)>, Error> {
     let scored = rows.iter().enumerate().filter_map(|(at, row)| {
         let cell = row.outcome.cell(Some(span));
