@@ -115,7 +115,7 @@ def sweep(
 class Leaderboard:
     """The rows of a finished sweep, best first.
 
-    A table for everything that reads the Arrow C stream, without a copy: ``polars.from_arrow(board)``,
+    A table for everything that reads the Arrow C stream, without a copy: ``polars.DataFrame(board)``,
     ``pyarrow.table(board)``, ``pandas.DataFrame.from_arrow(board)``, ``duckdb.sql("select * from board")``.
 
     Attributes:
