@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use support::in_folder;
-use support::settings::{Setting, cases, on_the_same_bars, record, setting};
+use support::settings::{SCALES, Setting, cases, on_the_same_bars, record, setting};
 
 /// What two equal runs must agree on.
 fn result(environment: &Environment, setting: &Setting) -> ([u8; 8], Walked, Summary) {
@@ -121,4 +121,43 @@ fn equal_rules_hash_means_equal_results() {
     }
     println!("{equal} changes that no rule reads, {different} that one does");
     assert!(equal > 100 && different > 200, "{equal} equal, {different} different");
+}
+
+/// The local z of scenario 4 restarts in a window of `local_z_lookback` closes, or of all closes so far where these are
+/// fewer: 61 on the first tradable bar here. It needs `garch_min_periods + 2` of them, so up to 59 the parameter holds no
+/// tradable bar back, and from 60 on it does.
+#[test]
+fn a_min_periods_that_every_window_satisfies_separates_no_settings() {
+    let scale = SCALES[2];
+    assert_eq!(scale.warmup, 60);
+    let hash_of = |min_periods: u64, lookback: u64, z: f64| {
+        let document = serde_json::json!({
+            "strategy_name": "mean_reversion_z_score",
+            "symbol": "EURUSD",
+            "start_date": scale.start,
+            "end_date": "2020-12-31",
+            "warmup_bars": scale.warmup,
+            "rng_seed": 1,
+            "timeframes": {"primary": "H1"},
+            "strategy_parameters": {
+                "enabled_scenarios": [4], "b_b_length": 20, "std_factor": 0.5, "htf_tf": "NONE", "extra_htf_tf": "NONE",
+                "z_score_long": z, "z_score_short": -z, "kalman_r": 0.4, "kalman_q": 0.1,
+                "local_z_lookback": lookback, "garch_min_periods": min_periods,
+            },
+        });
+        let setting = Setting { scale, seed: 1, costs: 0, document };
+        in_folder(|folder| result(&setting.open(&setting.bars(), folder), &setting))
+    };
+    let base = hash_of(0, 150, -0.2);
+    assert!(base.1.trades.len() > 20, "{} trades", base.1.trades.len());
+    for min_periods in [1, 40, 59] {
+        assert_eq!(hash_of(min_periods, 150, -0.2), base, "min_periods {min_periods}");
+    }
+    assert_ne!(hash_of(60, 150, -0.2).0, base.0);
+    // A window of 40 closes is full long before, and bounds the parameter itself.
+    let short = hash_of(0, 40, -0.2);
+    assert_eq!(hash_of(38, 40, -0.2), short);
+    assert_ne!(short.0, base.0);
+    // The other parameters still separate.
+    assert_ne!(hash_of(0, 150, -0.3).0, base.0);
 }

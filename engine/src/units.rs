@@ -194,15 +194,17 @@ pub fn round_decimal(value: f64, decimals: u8) -> f64 {
     round_exactly_scaled(value, decimals).unwrap_or_else(|| round_as_text(value, decimals))
 }
 
-/// [`round_decimal`] where no tie is near: below 2^50 the scaled value is off by at most 1/16, so its nearest integer
-/// is certain, and the quotient of two exact numbers is the correctly rounded decimal.
+/// [`round_decimal`] where no tie is near: the product is off by at most half a unit in its last place, that is by less
+/// than half of `scaled × ε`; farther than that from a tie its nearest integer is certain, and the quotient of two exact
+/// numbers is the correctly rounded decimal.
 fn round_exactly_scaled(value: f64, decimals: u8) -> Option<f64> {
     const TENS: [f64; 11] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
     const SAFE: f64 = (1_u64 << 50) as f64;
     let ten = *TENS.get(usize::from(decimals))?;
     let scaled = value * ten;
     let whole = scaled.round();
-    (scaled.abs() < SAFE && (scaled - whole).abs() < 0.4).then(|| whole / ten)
+    let margin = 0.5 - scaled.abs() * f64::EPSILON;
+    (scaled.abs() < SAFE && (scaled - whole).abs() < margin).then(|| whole / ten)
 }
 
 fn round_as_text(value: f64, decimals: u8) -> f64 {
@@ -247,6 +249,20 @@ mod tests {
             }
         }
         assert_eq!(round_decimal(-0.0, 2).to_bits(), (-0.0_f64).to_bits());
+    }
+
+    #[test]
+    fn both_ways_of_rounding_agree_next_to_ties() {
+        for decimals in [2_u8, 5] {
+            let ten = if decimals == 2 { 100.0 } else { 100_000.0 };
+            for tie in (0..4000).map(|n| (f64::from(n) * 37.0 + 0.5) / ten) {
+                for steps in -3_i64..=3 {
+                    let value = f64::from_bits(tie.to_bits().wrapping_add_signed(steps));
+                    let (fast, slow) = (round_decimal(value, decimals), round_as_text(value, decimals));
+                    assert_eq!(fast.to_bits(), slow.to_bits(), "{value:e} to {decimals}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Ending of a file that is still being written. A killed process may leave one behind; [`remove_leftovers`]
 /// clears them.
@@ -108,7 +110,10 @@ impl AtomicFile {
         let outcome = out
             .into_inner()
             .map_err(|e| FileError::io(&self.target, "write it", e.into_error()))
-            .and_then(|file| file.sync_all().map_err(|e| FileError::io(&self.target, "flush it to disk", e)))
+            .and_then(|file| {
+                let flushed = waiting(|| file.sync_all());
+                flushed.map_err(|e| FileError::io(&self.target, "flush it to disk", e))
+            })
             .and_then(|()| {
                 fs::rename(&self.unfinished, &self.target)
                     .map_err(|e| FileError::io(&self.target, "rename it into place", e))
@@ -155,11 +160,30 @@ pub fn write_atomic(
     file.commit()
 }
 
+/// Nanoseconds this process has waited for flushes.
+static WAITED_NS: AtomicU64 = AtomicU64::new(0);
+
+/// How long threads of this process have waited, one after another or at once, for the disk to flush. It says more about
+/// the disk than about the program.
+pub fn waited_for_disk() -> Duration {
+    Duration::from_nanos(WAITED_NS.load(Ordering::Relaxed))
+}
+
+fn waiting<T>(flush: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let flushed = flush();
+    let waited = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    WAITED_NS.fetch_add(waited, Ordering::Relaxed);
+    flushed
+}
+
 /// Flushes a folder, so that renames inside it survive a power cut.
 pub fn sync_dir(dir: &Path) -> Result<(), FileError> {
     // Only Unix can open a folder for this; elsewhere the rename is as durable as the system makes it.
     if cfg!(unix) {
-        File::open(dir).and_then(|file| file.sync_all()).map_err(|e| FileError::io(dir, "flush the folder", e))?;
+        File::open(dir)
+            .and_then(|file| waiting(|| file.sync_all()))
+            .map_err(|e| FileError::io(dir, "flush the folder", e))?;
     }
     Ok(())
 }

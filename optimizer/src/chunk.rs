@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::Fields;
 use arrow_select::concat::concat_batches;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::KeyValue;
@@ -22,7 +23,7 @@ use crate::atomic::FileError;
 use crate::fingerprint::{Fingerprint, PartDifference, hex};
 use crate::parquet_file::ParquetFile;
 use crate::plan::memory::{Ledger, Reservation};
-use crate::row::{ChunkColumns, Done, Outcome, ParamValue, Row, RowSchema};
+use crate::row::{ChunkColumns, Done, Outcome, ParamValue, Row, RowSchema, Way};
 
 /// Version of the chunk format. Readers know every version up to this one.
 pub const FORMAT_VERSION: u32 = 1;
@@ -107,6 +108,8 @@ pub struct ChunkHeader {
     pub first_trial: u64,
     /// Number of rows.
     pub rows: u64,
+    /// Rows by the way they are evaluated, as [`crate::row::Way::text`] names it.
+    pub ways: BTreeMap<String, u64>,
 }
 
 /// A chunk could not be used.
@@ -164,7 +167,7 @@ impl Chunk {
     }
 }
 
-/// Writes one chunk beside `path`, flushes and renames it; returns its columns.
+/// Writes one chunk beside `path`, flushes and renames it; returns what reading it would give.
 ///
 /// `rows` are those of consecutive trials, in order; `params` pushes the axis values of a trial (see
 /// [`RowSchema::batch`]).
@@ -174,19 +177,51 @@ pub fn write_chunk(
     fingerprint: &Fingerprint,
     rows: &[Done<'_, Outcome>],
     params: &mut dyn FnMut(u64, &mut Vec<ParamValue>),
-) -> Result<RecordBatch, FileError> {
+) -> Result<Chunk, FileError> {
     let format = |reason: String| FileError::Format { path: path.to_owned(), reason };
     let first_trial = rows.first().map_or(0, |row| row.trial);
     if rows.iter().zip(first_trial..).any(|(row, trial)| row.trial != trial) {
         return Err(format("rows of a chunk must be consecutive trials".to_owned()));
     }
     let batch = schema.batch(rows, params).map_err(|e| format(e.to_string()))?;
-    let header = ChunkHeader { fingerprint: fingerprint.clone(), first_trial, rows: rows.len() as u64 };
-    let metadata = metadata(&header, &batch);
-    let mut file = ParquetFile::create(path, schema.chunk(), header.rows, false, metadata, None)?;
-    file.write_group(&batch)?;
-    file.commit()?;
-    Ok(batch)
+    let header = ChunkHeader {
+        fingerprint: fingerprint.clone(),
+        first_trial,
+        rows: rows.len() as u64,
+        ways: count_ways(rows.iter().map(|row| row.way)),
+    };
+    write_columns(path, &header, &batch)?;
+    Ok(Chunk { header, batch })
+}
+
+/// Rows by the way they are evaluated.
+fn count_ways(ways: impl Iterator<Item = Way>) -> BTreeMap<String, u64> {
+    let mut counts: BTreeMap<Way, u64> = BTreeMap::new();
+    ways.for_each(|way| *counts.entry(way).or_default() += 1);
+    counts.into_iter().map(|(way, rows)| (way.text(), rows)).collect()
+}
+
+/// Writes the columns of a chunk, of whatever kind of run: one row per trial, the trial numbers in the first column.
+pub(crate) fn write_batch(
+    path: &Path,
+    fingerprint: &Fingerprint,
+    trials: Range<u64>,
+    batch: &RecordBatch,
+) -> Result<(), FileError> {
+    let header = ChunkHeader {
+        fingerprint: fingerprint.clone(),
+        first_trial: trials.start,
+        rows: batch.num_rows() as u64,
+        ways: BTreeMap::new(),
+    };
+    write_columns(path, &header, batch)
+}
+
+fn write_columns(path: &Path, header: &ChunkHeader, batch: &RecordBatch) -> Result<(), FileError> {
+    let metadata = metadata(header, batch);
+    let mut file = ParquetFile::create(path, batch.schema_ref(), header.rows, false, metadata, None)?;
+    file.write_group(batch)?;
+    file.commit()
 }
 
 /// Chunks just written, kept for the ranking that follows as long as they are few and the ledger has room: a sweep of
@@ -200,7 +235,7 @@ pub struct Kept {
 
 #[derive(Debug, Default)]
 struct Held {
-    batches: BTreeMap<u64, (RecordBatch, Reservation)>,
+    kept: BTreeMap<u64, (Chunk, Reservation)>,
     bytes: usize,
 }
 
@@ -211,20 +246,20 @@ impl Kept {
     }
 
     /// Keeps a chunk if there is room.
-    pub fn keep(&self, index: u64, batch: RecordBatch) {
-        let bytes = batch.get_array_memory_size();
+    pub fn keep(&self, index: u64, chunk: Chunk) {
+        let bytes = chunk.batch.get_array_memory_size();
         let mut held = self.lock();
         if held.bytes + bytes <= self.most
             && let Some(reservation) = self.ledger.try_reserve(bytes)
         {
             held.bytes += bytes;
-            held.batches.insert(index, (batch, reservation));
+            held.kept.insert(index, (chunk, reservation));
         }
     }
 
     /// The chunk, if it was kept.
-    pub fn get(&self, index: u64) -> Option<RecordBatch> {
-        self.lock().batches.get(&index).map(|(batch, _)| batch.clone())
+    pub fn get(&self, index: u64) -> Option<Chunk> {
+        self.lock().kept.get(&index).map(|(chunk, _)| chunk.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -236,6 +271,8 @@ pub(crate) const KEY_FORMAT: &str = "omega.format";
 pub(crate) const KEY_PART: &str = "omega.run.";
 const KEY_FIRST: &str = "omega.first_trial";
 const KEY_ROWS: &str = "omega.rows";
+/// One key per way of evaluation: rows.
+const KEY_WAY: &str = "omega.way.";
 const KEY_DIGEST: &str = "omega.sha256";
 
 fn metadata(header: &ChunkHeader, batch: &RecordBatch) -> Vec<KeyValue> {
@@ -246,6 +283,7 @@ fn metadata(header: &ChunkHeader, batch: &RecordBatch) -> Vec<KeyValue> {
     }));
     pairs.push(KeyValue::new(KEY_FIRST.to_owned(), header.first_trial.to_string()));
     pairs.push(KeyValue::new(KEY_ROWS.to_owned(), header.rows.to_string()));
+    pairs.extend(header.ways.iter().map(|(way, rows)| KeyValue::new(format!("{KEY_WAY}{way}"), rows.to_string())));
     pairs.push(KeyValue::new(KEY_DIGEST.to_owned(), hex(&content_digest(header, batch))));
     pairs
 }
@@ -258,6 +296,11 @@ fn content_digest(header: &ChunkHeader, batch: &RecordBatch) -> [u8; 32] {
     hash.update(header.fingerprint.digest());
     hash.update(header.first_trial.to_le_bytes());
     hash.update(header.rows.to_le_bytes());
+    for (way, rows) in &header.ways {
+        hash.update((way.len() as u64).to_le_bytes());
+        hash.update(way);
+        hash.update(rows.to_le_bytes());
+    }
     let mut bytes = Vec::new();
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         bytes.clear();
@@ -318,6 +361,20 @@ pub fn read_chunk(
     fingerprint: &Fingerprint,
     trials: Range<u64>,
 ) -> Result<Chunk, ChunkError> {
+    let chunk = read_batch(path, schema.chunk().fields(), fingerprint, trials)?;
+    if ChunkColumns::new(schema, &chunk.batch).is_none() {
+        return Err(ChunkError::Damaged { path: path.to_owned(), reason: "has other columns than the run".to_owned() });
+    }
+    Ok(chunk)
+}
+
+/// Reads and checks a chunk of whatever kind of run, whose columns are `fields`.
+pub(crate) fn read_batch(
+    path: &Path,
+    fields: &Fields,
+    fingerprint: &Fingerprint,
+    trials: Range<u64>,
+) -> Result<Chunk, ChunkError> {
     let chunk = decode(path)?;
     let damaged = |reason: String| ChunkError::Damaged { path: path.to_owned(), reason };
     let differences = fingerprint.differences(&chunk.header.fingerprint);
@@ -328,11 +385,11 @@ pub fn read_chunk(
     if found != trials {
         return Err(damaged(format!("holds trials {found:?}, expected {trials:?}")));
     }
-    if chunk.batch.schema_ref().fields() != schema.chunk().fields() {
+    if chunk.batch.schema_ref().fields() != fields {
         return Err(damaged("has other columns than the run".to_owned()));
     }
-    let in_order = ChunkColumns::new(schema, &chunk.batch).is_some_and(|c| c.trial.values().iter().copied().eq(trials));
-    if !in_order {
+    let numbers = chunk.batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt64Type>());
+    if !numbers.is_some_and(|numbers| numbers.values().iter().copied().eq(trials)) {
         return Err(damaged("rows are not in the order of trials".to_owned()));
     }
     Ok(chunk)
@@ -384,8 +441,16 @@ fn decode_parquet(path: &Path, file: File) -> Result<(ChunkHeader, String, Recor
         let name = pair.key.strip_prefix(KEY_PART)?;
         Some((name, pair.value.as_deref().unwrap_or_default()))
     });
-    let header =
-        ChunkHeader { fingerprint: Fingerprint::new(parts), first_trial: number(KEY_FIRST)?, rows: number(KEY_ROWS)? };
+    let ways = pairs.iter().filter_map(|pair| {
+        let way = pair.key.strip_prefix(KEY_WAY)?;
+        Some(number(&pair.key).map(|rows| (way.to_owned(), rows)))
+    });
+    let header = ChunkHeader {
+        fingerprint: Fingerprint::new(parts),
+        first_trial: number(KEY_FIRST)?,
+        rows: number(KEY_ROWS)?,
+        ways: ways.collect::<Result<_, _>>()?,
+    };
     let digest = value(KEY_DIGEST)?.to_owned();
     let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)

@@ -26,3 +26,4 @@ pub mod space;
 pub mod stored;
 pub mod sweep;
 pub mod trial;
+pub mod walkforward;

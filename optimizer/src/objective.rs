@@ -273,6 +273,11 @@ impl RankKey {
         self.verdict
     }
 
+    /// The order by verdict and objective alone: what is known of a cell that keeps no other metric.
+    pub fn cmp_score(&self, other: &Self) -> Ordering {
+        self.verdict.cmp(&other.verdict).then_with(|| other.score.total_cmp(&self.score))
+    }
+
     /// Hash of its resolved config.
     pub fn config_hash(&self) -> &[u8; 32] {
         &self.config_hash
@@ -281,9 +286,7 @@ impl RankKey {
 
 impl Ord for RankKey {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.verdict
-            .cmp(&other.verdict)
-            .then_with(|| other.score.total_cmp(&self.score))
+        self.cmp_score(other)
             .then_with(|| other.profit_net.total_cmp(&self.profit_net))
             .then_with(|| other.shallowness.total_cmp(&self.shallowness))
             .then_with(|| self.config_hash.cmp(&other.config_hash))

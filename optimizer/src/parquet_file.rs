@@ -21,7 +21,7 @@ use crate::atomic::{AtomicFile, FileError};
 
 /// Files of up to this many rows are not compressed: the hundred columns of a small file cost more to set up the
 /// compressor for than the disk gains.
-const UNCOMPRESSED_ROWS: u64 = 4096;
+pub(crate) const UNCOMPRESSED_ROWS: u64 = 4096;
 
 /// A Parquet file on its way; whole or absent.
 pub(crate) struct ParquetFile<'a> {

@@ -1,5 +1,6 @@
 //! What a person sees of a running sweep: one line on a terminal, plain lines elsewhere, and the event file.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::driver::Observer;
+use crate::atomic::waited_for_disk;
+use crate::driver::{Observer, Phase};
 use crate::objective::{Gates, Goal, Objective};
 use crate::plan::memory::{Ledger, show_bytes};
 use crate::replay::now_ns;
@@ -32,6 +34,8 @@ pub struct Progress {
     gates: Gates,
     ledger: Ledger,
     started: Instant,
+    waited: Duration,
+    phases: Mutex<BTreeMap<Phase, Duration>>,
     events: Mutex<File>,
     finished: AtomicBool,
     wake: (Mutex<()>, Condvar),
@@ -72,6 +76,8 @@ impl Progress {
             gates,
             ledger,
             started: Instant::now(),
+            waited: waited_for_disk(),
+            phases: Mutex::default(),
             events: Mutex::new(events),
             finished: AtomicBool::new(false),
             wake: (Mutex::new(()), Condvar::new()),
@@ -132,6 +138,17 @@ impl Progress {
         // One write, so that a kill leaves no half line for the next start to go on with. The event file is for people;
         // a full disk shows at the next chunk, which matters.
         let _ = file.write_all(format!("{line}\n").as_bytes());
+    }
+
+    /// Seconds per phase, threads added up, and of waiting for the disk (which chunk files and ranking contain).
+    pub fn times(&self) -> Value {
+        let phases = self.phases.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e6;
+        let mut times: serde_json::Map<String, Value> =
+            phases.iter().map(|(phase, time)| (phase.as_str().to_owned(), json!(seconds(*time)))).collect();
+        let waited = waited_for_disk().saturating_sub(self.waited);
+        times.insert("waiting_for_disk".to_owned(), json!(seconds(waited)));
+        Value::Object(times)
     }
 
     fn draw(&self) {
@@ -206,6 +223,10 @@ impl Observer for Progress {
                 }
             }
         }
+    }
+
+    fn took(&self, phase: Phase, time: Duration) {
+        *self.phases.lock().unwrap_or_else(PoisonError::into_inner).entry(phase).or_default() += time;
     }
 
     fn committed(&self, index: u64, rows: u64) {

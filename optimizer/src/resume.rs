@@ -57,13 +57,24 @@ pub fn scan(
     fingerprint: &Fingerprint,
     threads: usize,
 ) -> Result<Finished, ChunkError> {
+    let check = |index: u64| read_chunk(&folder.chunk(index), schema, fingerprint, plan.trials(index)).map(|_| ());
+    scan_with(folder, plan, threads, &check)
+}
+
+/// [`scan`] for chunks of any kind; `check` reads one and finds it sound.
+pub(crate) fn scan_with(
+    folder: &RunFolder,
+    plan: &ChunkPlan,
+    threads: usize,
+    check: &(dyn Fn(u64) -> Result<(), ChunkError> + Sync),
+) -> Result<Finished, ChunkError> {
     let present: Vec<u64> = (0..plan.count()).filter(|index| folder.chunk(*index).exists()).collect();
     let next = AtomicU64::new(0);
     let verdicts = Mutex::new(Vec::with_capacity(present.len()));
     let work = || {
         while let Some(index) = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).ok().and_then(|i| present.get(i))
         {
-            let verdict = read_chunk(&folder.chunk(*index), schema, fingerprint, plan.trials(*index)).map(|_| ());
+            let verdict = check(*index);
             // A thread that panicked has pushed nothing; what the others found stands.
             verdicts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((*index, verdict));
         }

@@ -9,12 +9,14 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use engine::backtest::Prepared;
+use engine::backtest::tile::WalkReason;
 use engine::metrics::{CATALOGUE, METRIC_COUNT, Metric, MetricValues};
 
 use crate::fingerprint::{hex, unhex};
 use crate::space::{ColumnKind, Space};
 
-fn data_type(kind: ColumnKind) -> DataType {
+pub(crate) fn data_type(kind: ColumnKind) -> DataType {
     match kind {
         ColumnKind::Int => DataType::Int64,
         ColumnKind::Float => DataType::Float64,
@@ -115,7 +117,8 @@ impl Row {
     /// The row by reference.
     pub fn done(&self) -> Done<'_, Outcome> {
         let Self { trial, config_hash, rules_hash, outcome, rng_seed } = self;
-        Done { trial: *trial, config_hash, rules_hash: *rules_hash, rng_seed: *rng_seed, outcome }
+        let way = Way::Unresolved;
+        Done { trial: *trial, config_hash, rules_hash: *rules_hash, rng_seed: *rng_seed, way, outcome }
     }
 }
 
@@ -130,8 +133,37 @@ pub struct Done<'a, O> {
     pub rules_hash: [u8; 8],
     /// Seed of the slippage stream.
     pub rng_seed: u64,
+    /// How it is evaluated.
+    pub way: Way,
     /// What became of it.
     pub outcome: &'a O,
+}
+
+/// How a trial is evaluated: a property of its setting, whether it was evaluated itself or shares an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// From entry to entry.
+    Jumped,
+    /// Bar by bar.
+    Walked(WalkReason),
+    /// Not at all: it does not resolve.
+    Unresolved,
+}
+
+impl Way {
+    /// The way of a setting.
+    pub fn of(setting: &Prepared) -> Self {
+        setting.why_walk().map_or(Self::Jumped, Self::Walked)
+    }
+
+    /// Name in counts: `jumped`, `walked: max_positions is above 1`, `unresolved`.
+    pub fn text(self) -> String {
+        match self {
+            Self::Jumped => "jumped".to_owned(),
+            Self::Walked(reason) => format!("walked: {}", reason.as_str()),
+            Self::Unresolved => "unresolved".to_owned(),
+        }
+    }
 }
 
 /// Text of `status` before ranking.
@@ -295,7 +327,7 @@ fn metric_column(rows: &[Done<'_, Outcome>], metric: Metric) -> ArrayRef {
     }
 }
 
-enum ParamBuilder {
+pub(crate) enum ParamBuilder {
     Int(Int64Builder),
     Float(Float64Builder),
     Bool(BooleanBuilder),
@@ -303,7 +335,7 @@ enum ParamBuilder {
 }
 
 impl ParamBuilder {
-    fn new(kind: ColumnKind) -> Self {
+    pub(crate) fn new(kind: ColumnKind) -> Self {
         match kind {
             ColumnKind::Int => Self::Int(Int64Builder::new()),
             ColumnKind::Float => Self::Float(Float64Builder::new()),
@@ -313,7 +345,7 @@ impl ParamBuilder {
     }
 
     /// Gives the value back where it is of another kind.
-    fn push(&mut self, value: ParamValue) -> Result<(), ParamValue> {
+    pub(crate) fn push(&mut self, value: ParamValue) -> Result<(), ParamValue> {
         match (self, value) {
             (Self::Int(column), ParamValue::Int(value)) => column.append_value(value),
             (Self::Int(column), ParamValue::Null) => column.append_null(),
@@ -328,7 +360,7 @@ impl ParamBuilder {
         Ok(())
     }
 
-    fn finish(self) -> ArrayRef {
+    pub(crate) fn finish(self) -> ArrayRef {
         match self {
             Self::Int(mut column) => Arc::new(column.finish()),
             Self::Float(mut column) => Arc::new(column.finish()),

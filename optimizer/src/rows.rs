@@ -61,12 +61,13 @@ impl Work for Rows<'_> {
 
     fn write(&self, chunk: u64, trials: &[Done<'_, Outcome>]) -> Result<(), FileError> {
         let mut settings = self.trials.settings(self.plan.trials(chunk));
-        let batch = write_chunk(&self.folder.chunk(chunk), self.schema, self.fingerprint, trials, &mut |_, values| {
-            if let Some(setting) = settings.next() {
-                self.configs.cells(&setting, values);
-            }
-        })?;
-        self.kept.keep(chunk, batch);
+        let written =
+            write_chunk(&self.folder.chunk(chunk), self.schema, self.fingerprint, trials, &mut |_, values| {
+                if let Some(setting) = settings.next() {
+                    self.configs.cells(&setting, values);
+                }
+            })?;
+        self.kept.keep(chunk, written);
         Ok(())
     }
 

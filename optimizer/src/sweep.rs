@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::chunk::{ChunkPlan, Kept};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::driver::{self, End, Job, Observer, chunk_bytes};
+use crate::driver::{self, End, Job, Observer, Phase, chunk_bytes, unit_bytes};
 use crate::error::CommandError;
 use crate::fingerprint::Fingerprint;
 use crate::grid::{CsvRows, Grid};
@@ -32,13 +32,13 @@ use crate::search::Trials;
 use crate::single::{keep_manifest, located};
 use crate::space::axis::Target;
 use crate::space::{Setting, Space};
-use crate::trial::TrialConfigs;
+use crate::trial::{Resolver, TrialConfigs};
 
 /// Crate version and digest of everything that can change a result.
 pub const ENGINE_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("OMEGA_SOURCE_DIGEST"));
 
 /// Keys of the lock file that decide no row of a chunk.
-const MAY_CHANGE: [&str; 4] = ["objective", "gates", "limits", "output"];
+const MAY_CHANGE: [&str; 5] = ["objective", "gates", "limits", "output", "walk_forward"];
 
 /// What was typed, beside the grid file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Experiment {
         Ok(experiment)
     }
 
-    fn space(&self) -> &Arc<Space> {
+    pub(crate) fn space(&self) -> &Arc<Space> {
         self.trials.space()
     }
 
@@ -177,9 +177,9 @@ impl Experiment {
         warnings
     }
 
-    /// What the strategy tells of every setting looked at: some trials, and from both corners of the lattice each axis
-    /// moved to its other values (many values: to the middle and the ends). What depends on an axis is left out.
-    fn warnings_of_all(&self) -> Vec<String> {
+    /// Configs of feasible settings that stand for all: some trials, and from both corners of the lattice each axis moved
+    /// to its other values (many values: to the middle and the ends).
+    pub(crate) fn probes(&self) -> Vec<RunConfig> {
         const MOST: u32 = 16;
         let space = self.space();
         let first = vec![0; space.axes().len()];
@@ -198,9 +198,15 @@ impl Experiment {
         }
         points.sort_unstable();
         points.dedup();
+        let feasible = points.iter().filter(|point| space.is_feasible(point));
+        feasible.filter_map(|point| self.config_of(&space.setting(0, space.lattice_index(point))).ok()).collect()
+    }
+
+    /// What the strategy tells of every setting looked at (see [`Experiment::probes`]). What depends on an axis is left
+    /// out.
+    fn warnings_of_all(&self) -> Vec<String> {
         let mut common: Option<Vec<String>> = None;
-        for point in points.iter().filter(|point| space.is_feasible(point)) {
-            let Ok(config) = self.config_of(&space.setting(0, space.lattice_index(point))) else { continue };
+        for config in self.probes() {
             let told = self.family.warnings(&config.strategy_parameters, &config.build_context());
             match &mut common {
                 None => common = Some(told),
@@ -301,15 +307,14 @@ impl Sweep {
     /// # Errors
     /// Data errors, a folder that cannot be used, a cap that is too small: all before work starts.
     pub fn open(experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
-        let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
-        let cap = options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap);
-        let ledger = Ledger::new(cap);
+        let ledger = Ledger::new(cap_of(&experiment, options));
         let environment =
             Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
         keep_manifest(&environment, &sources.cache_dir);
         let plan = experiment.chunks();
         let schema = RowSchema::of(experiment.space());
-        let bars = book_bars(&environment, &experiment, &plan, &schema, options.threads, &ledger)?;
+        let (chunk, ranking) = (chunk_bytes(&plan, trial_bytes(&schema)), leaderboard::least_memory(&schema, &plan));
+        let bars = book_bars(&environment, &experiment, options.threads, &ledger, chunk, ranking)?;
         let fingerprint = fingerprint(&experiment, &environment);
         let root = output_root(&experiment, options);
         let folder = RunFolder::open(&root, &experiment.grid.name, &fingerprint.hash8(), options.fresh)?;
@@ -399,10 +404,12 @@ impl Sweep {
         };
         let end = driver::run(&job, &self.finished)?;
         let elapsed = started.elapsed();
+        let ranking = Instant::now();
         let ranked = match end {
             End::Complete => Some(self.rank()?),
             End::Interrupted | End::Deadline => None,
         };
+        observer.took(Phase::Rank, ranking.elapsed());
         Ok(Report {
             end,
             folder: self.folder.path().to_owned(),
@@ -505,7 +512,8 @@ impl Sweep {
             "status": counts,
             "failures": summary.failures,
             "left_out": self.left_out(),
-            "walked": experiment.trials.len(),
+            "jumped": summary.ways.get("jumped").copied().unwrap_or(0),
+            "walked": walked(&summary.ways),
             "csv_rows": summary.csv_rows,
             "csv_left_out": summary.csv_left_out(),
             "gates": experiment.grid.gates.texts().zip(&summary.gates).map(|(gate, passed)| json!({"gate": gate, "passed": passed})).collect::<Vec<_>>(),
@@ -519,6 +527,12 @@ impl Sweep {
     fn left_out(&self) -> Vec<Value> {
         left_out(&self.experiment)
     }
+}
+
+/// Rows that are walked, by reason.
+fn walked(ways: &std::collections::BTreeMap<String, u64>) -> serde_json::Map<String, Value> {
+    let walked = ways.iter().filter_map(|(way, rows)| Some((way.strip_prefix("walked: ")?.to_owned(), json!(rows))));
+    walked.collect()
 }
 
 /// Settings of the lattice that break each constraint.
@@ -537,30 +551,42 @@ pub fn left_out(experiment: &Experiment) -> Vec<Value> {
         .collect()
 }
 
-fn output_root(experiment: &Experiment, options: &Options) -> PathBuf {
+/// `--memory`, else the grid's, else a share of the machine's.
+pub(crate) fn cap_of(experiment: &Experiment, options: &Options) -> usize {
+    let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
+    options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap)
+}
+
+pub(crate) fn output_root(experiment: &Experiment, options: &Options) -> PathBuf {
     let named = options.out.clone().or_else(|| experiment.grid.output.dir.clone().map(PathBuf::from));
     named.unwrap_or_else(|| PathBuf::from("results"))
 }
 
 /// Everything that decides the rows, each part as a digest or a short text.
-fn fingerprint(experiment: &Experiment, environment: &Environment) -> Fingerprint {
+pub(crate) fn fingerprint(experiment: &Experiment, environment: &Environment) -> Fingerprint {
+    Fingerprint::new(sweep_parts(experiment, environment))
+}
+
+/// The parts of a sweep's fingerprint.
+pub(crate) fn sweep_parts(experiment: &Experiment, environment: &Environment) -> Vec<(String, String)> {
     let space = experiment.space();
     let identity = experiment.grid.identity(space, &experiment.config.hashed_document());
     let digest = |part: &str| canonical::canonical_hash(&identity[part]);
-    Fingerprint::new([
+    let parts = [
         ("config", digest("config")),
         ("space", digest("space")),
         ("search", canonical::canonical_json(&identity["search"])),
         ("seed", experiment.grid.seed.to_string()),
         ("data", environment.manifest().sha256()),
         ("engine_version", ENGINE_VERSION.to_owned()),
-    ])
+    ];
+    parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Marks the line of the lock file that keeps the master seed of a `prod` sweep.
 pub(crate) const MASTER_LINE: &str = "# execution master seed: ";
 
-fn lock_text(experiment: &Experiment, plan: &ChunkPlan, master: Option<u64>) -> String {
+pub(crate) fn lock_text(experiment: &Experiment, plan: &ChunkPlan, master: Option<u64>) -> String {
     let text = experiment.grid.lock_yaml(experiment.space(), &experiment.config.hashed_document(), plan.size());
     match master {
         Some(master) => format!("{MASTER_LINE}{master}\n{text}"),
@@ -569,7 +595,7 @@ fn lock_text(experiment: &Experiment, plan: &ChunkPlan, master: Option<u64>) -> 
 }
 
 /// In `prod` without a seed: one 64-bit number per sweep from the operating system, kept in the lock file.
-fn execution_master(config: &RunConfig, folder: &RunFolder) -> Result<Option<u64>, CommandError> {
+pub(crate) fn execution_master(config: &RunConfig, folder: &RunFolder) -> Result<Option<u64>, CommandError> {
     if config.run_mode != RunMode::Prod || config.rng_seed.is_some() {
         return Ok(None);
     }
@@ -582,33 +608,45 @@ fn execution_master(config: &RunConfig, folder: &RunFolder) -> Result<Option<u64
     Ok(Some(drawn))
 }
 
-/// Books the mapped bars and makes sure that one tile per thread, one chunk and the ranking fit beside them.
-fn book_bars(
+/// Books the mapped bars and makes sure that the rest of what is needed fits beside them: see [`needed_memory`].
+pub(crate) fn book_bars(
     environment: &Environment,
     experiment: &Experiment,
-    plan: &ChunkPlan,
-    schema: &RowSchema,
     threads: usize,
     ledger: &Ledger,
+    chunk: usize,
+    finish: usize,
 ) -> Result<Reservation, CommandError> {
-    let market = &environment.data().market;
-    let bars = market_bytes(market);
-    let columns = experiment
-        .trials
-        .setting(0)
-        .and_then(|setting| experiment.config_of(&setting).ok())
-        .and_then(|config| experiment.family.build(&config.strategy_parameters, &config.build_context()).ok())
-        .map_or(0, |strategy| strategy.columns().len());
-    let tile = threads * columns * market.bars.len() * size_of::<f64>();
-    let work = (tile + chunk_bytes(plan, trial_bytes(schema))).max(leaderboard::least_memory(schema, plan));
-    let needed = bars + work;
+    let needed = needed_memory(environment, experiment, threads, chunk, finish);
+    let refused = CommandError::Memory { cap: ledger.cap(), needed };
     if needed > ledger.cap() {
-        return Err(CommandError::Memory { cap: ledger.cap(), needed });
+        return Err(refused);
     }
-    ledger.try_reserve(bars).ok_or(CommandError::Memory { cap: ledger.cap(), needed })
+    ledger.try_reserve(market_bytes(&environment.data().market)).ok_or(refused)
 }
 
-fn market_bytes(market: &MarketData) -> usize {
+/// The least cap that holds: bars, and beside them one tile per thread and one chunk (`chunk` bytes), and at the end what
+/// comes after evaluation (`finish` bytes).
+pub(crate) fn needed_memory(
+    environment: &Environment,
+    experiment: &Experiment,
+    threads: usize,
+    chunk: usize,
+    finish: usize,
+) -> usize {
+    let market = &environment.data().market;
+    let first = experiment.trials.setting(0);
+    let configs = TrialConfigs::new(Arc::clone(experiment.space()), experiment.config.document.clone(), None);
+    let first = first.and_then(|setting| Resolver::new(&configs, environment).resolve(&setting).prepared.ok());
+    let (columns, unit) = first.map_or((0, 0), |prepared| (prepared.columns().len(), unit_bytes(&prepared)));
+    let tile = threads * columns * market.bars.len() * size_of::<f64>();
+    let plan = experiment.chunks();
+    let settings = usize::try_from(plan.size().min(plan.total())).unwrap_or(usize::MAX).saturating_mul(unit);
+    let work = tile.saturating_add(chunk).saturating_add(settings).max(finish);
+    market_bytes(market).saturating_add(work)
+}
+
+pub(crate) fn market_bytes(market: &MarketData) -> usize {
     const COLUMNS: usize = 11;
     let bytes = |bars: &Bars| bars.len() * COLUMNS * size_of::<f64>();
     bytes(&market.bars) + market.others.iter().map(bytes).sum::<usize>()

@@ -14,7 +14,7 @@ use crate::space::axis::Target;
 use crate::space::{ParamColumn, Setting, Space, put};
 
 /// Values of all axes together, beyond which they are not kept but worked out anew for each trial.
-const MOST_KEPT_VALUES: u64 = 1 << 20;
+const MOST_KEPT_VALUES: u64 = 1 << 16;
 
 /// Makes the config of every trial of a sweep. A function of the setting alone: nothing is carried from trial to
 /// trial but what is the same for all.

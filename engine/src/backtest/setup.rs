@@ -160,6 +160,17 @@ impl Environment {
         })
     }
 
+    /// The same without the bars that `cut` finds open or still to come: nothing that is evaluated can read them. Costs,
+    /// specs, calendar and the identity of the files stay.
+    #[must_use]
+    pub fn closed_by(mut self, cut: EpochNs) -> Self {
+        self.data.market = self.data.market.closed_by(cut);
+        // Nothing made from the longer data may survive.
+        self.markets = Mutex::default();
+        self.gates = Mutex::default();
+        self
+    }
+
     /// Bars and how clean they were.
     pub fn data(&self) -> &LoadedData {
         &self.data

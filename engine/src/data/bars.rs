@@ -79,6 +79,13 @@ impl Bars {
         }
     }
 
+    /// The bars that have closed by `cut`.
+    #[must_use]
+    pub fn closed_by(&self, cut: EpochNs) -> Self {
+        let length = self.timeframe.duration_ns();
+        self.slice(0, self.open_time.partition_point(|open| open.saturating_add(length) <= cut))
+    }
+
     /// Bars whose ask is moved away from the bid: `bid + m·(ask − bid)` for each of the four prices.
     /// `m = 1` shares the memory and changes no bit.
     #[must_use]
@@ -120,6 +127,18 @@ impl MarketData {
             return Some(&self.bars);
         }
         self.others.iter().find(|bars| bars.timeframe == timeframe)
+    }
+
+    /// The same data without anything known only after `cut`: on every timeframe, the bars that have closed by then.
+    /// The first tradable index stays, and may lie behind the end.
+    #[must_use]
+    pub fn closed_by(&self, cut: EpochNs) -> Self {
+        Self {
+            symbol: self.symbol.clone(),
+            bars: self.bars.closed_by(cut),
+            first_tradable: self.first_tradable,
+            others: self.others.iter().map(|bars| bars.closed_by(cut)).collect(),
+        }
     }
 
     /// The same data with another ask side (see [`Bars::with_spread_multiplier`]).

@@ -3,10 +3,12 @@
 pub mod data;
 mod import;
 mod logs;
+pub mod plan;
 pub mod rows;
 pub mod run;
 pub mod strategies;
 pub mod sweep;
+pub mod walkforward;
 
 use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,6 +33,10 @@ pub struct Cli {
 enum Command {
     /// Evaluate every setting of a grid file and rank them.
     Sweep(sweep::SweepArgs),
+    /// Tell what a sweep will do and take, and run nothing.
+    Plan(plan::PlanArgs),
+    /// Choose on the past, judge on the unseen, window by window.
+    Walkforward(walkforward::WalkForwardArgs),
     /// Run one backtest and write its artefacts.
     Run(run::RunArgs),
     /// Show one row of a run folder: its setting and every metric.
@@ -59,6 +65,8 @@ pub fn main() -> ExitCode {
     };
     let result = catch_unwind(AssertUnwindSafe(|| match cli.command {
         Command::Sweep(args) => sweep::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Walkforward(args) => walkforward::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Show(args) => rows::show(&args),
         Command::Replay(args) => rows::replay_row(&args),

@@ -111,10 +111,19 @@ pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
     });
     match result {
         Ok(report) => {
-            progress
-                .event("end", json!({ "end": format!("{:?}", report.end), "seconds": report.elapsed.as_secs_f64() }));
+            let (seconds, times) = (report.elapsed.as_secs_f64(), progress.times());
             let code = exit_code(&report);
-            tracing::info!(code = code as u8, seconds = report.elapsed.as_secs_f64(), "end");
+            tracing::info!(code = code as u8, seconds, %times, "end");
+            let waiting = times["waiting_for_disk"].clone();
+            progress.event(
+                "end",
+                json!({
+                    "end": format!("{:?}", report.end),
+                    "seconds": seconds,
+                    "phases_s": times,
+                    "waiting_for_disk_s": waiting,
+                }),
+            );
             if args.json {
                 show_json(&report, code);
             } else if !args.quiet || report.ranked.is_none() {
@@ -145,7 +154,7 @@ pub fn exit_code(report: &Report) -> ExitCode {
 }
 
 /// Set by the first Ctrl-C or SIGTERM; a second one ends the process at once. What is committed stays either way.
-fn stop_flag() -> &'static AtomicBool {
+pub(super) fn stop_flag() -> &'static AtomicBool {
     static STOP: AtomicBool = AtomicBool::new(false);
     static SIGNALS: AtomicU8 = AtomicU8::new(0);
     let installed = ctrlc::set_handler(|| {
@@ -160,11 +169,11 @@ fn stop_flag() -> &'static AtomicBool {
     &STOP
 }
 
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 

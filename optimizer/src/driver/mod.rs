@@ -7,6 +7,7 @@
 mod known;
 mod wave;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use engine::backtest::tile::{Evaluated, Job as Backtest, Workspace};
 use engine::backtest::{Environment, Prepared};
+use engine::indicators::ColumnKey;
+use engine::rules::{Expr, Rule};
 use engine::{Error, error};
 use rayon::ThreadPool;
 
@@ -25,12 +28,21 @@ use crate::resume::Finished;
 pub use crate::row::Done;
 use crate::row::Outcome;
 use crate::search::Trials;
-use crate::trial::TrialConfigs;
+use crate::trial::{Resolver, TrialConfigs};
 
 /// Work aimed at per wave: a kill costs at most about this much.
 const WAVE: Duration = Duration::from_secs(30);
-/// Memory of one trial while its wave is planned and evaluated, beside what the work keeps of it.
+/// Trials of the first wave at most, as long as a chunk is not larger: enough to share columns and exits, few enough to
+/// learn how long they take.
+const FIRST_TRIALS: u64 = 1024;
+/// Chunks of the first wave at most: small chunks are chosen to be committed often.
+const FIRST_CHUNKS: usize = 64;
+/// Bars that all trials of the first wave visit together at most, a second or so of walking.
+const FIRST_BARS: u64 = 1_000_000_000;
+/// Memory of one trial while its wave is planned and evaluated, beside its unit and what the work keeps of it.
 const PLANNED_BYTES: usize = 256;
+/// Memory of one unit beside its rules and columns.
+const UNIT_BYTES: usize = 2048;
 
 /// What a search keeps of its trials, and how.
 ///
@@ -62,7 +74,8 @@ pub trait Work: Sync {
     /// Tells the observer of an outcome that `sharing` trials of the running wave have.
     fn tell(&self, outcome: &Self::Outcome, sharing: u64, observer: &dyn Observer);
 
-    /// Writes a chunk, whole or not at all: its trials in order. Called from one thread at a time.
+    /// Writes a chunk, whole or not at all: its trials in order. Several chunks may be written at once, each by one
+    /// thread.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -104,6 +117,34 @@ pub struct Job<'a, W> {
     pub observer: &'a dyn Observer,
 }
 
+/// What time is spent on. Threads are added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Settings resolved, hashed and grouped.
+    Resolve,
+    /// Columns computed.
+    Columns,
+    /// Backtests.
+    Evaluate,
+    /// Chunk files, waiting for the disk included.
+    Write,
+    /// Ranking and leaderboard, waiting for the disk included.
+    Rank,
+}
+
+impl Phase {
+    /// Name in the event file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Columns => "columns",
+            Self::Evaluate => "evaluate",
+            Self::Write => "chunk_files",
+            Self::Rank => "rank",
+        }
+    }
+}
+
 /// Watches a search. Called from worker threads; may not influence anything.
 pub trait Observer: Sync {
     /// A wave begins.
@@ -112,6 +153,8 @@ pub trait Observer: Sync {
     fn evaluated(&self, _outcome: &Outcome, _sharing: u64) {}
     /// A chunk is on disk.
     fn committed(&self, _index: u64, _rows: u64) {}
+    /// A thread has spent time on something.
+    fn took(&self, _phase: Phase, _time: Duration) {}
 }
 
 /// How a search ended.
@@ -156,9 +199,9 @@ pub enum DriverError {
 pub fn run<W: Work>(job: &Job<'_, W>, finished: &Finished) -> Result<End, DriverError> {
     let workers = Workers::start(job.threads)?;
     let missing: Vec<u64> = finished.missing(&job.plan).collect();
-    let mut known = Known::new(job.ledger.clone());
+    let mut state = State::new(job, &missing);
     let mut next = 0;
-    let mut wave_chunks = 1;
+    let mut wave_chunks = first_wave(job);
     while next < missing.len() {
         if job.stop.load(Ordering::SeqCst) {
             return Ok(End::Interrupted);
@@ -166,13 +209,39 @@ pub fn run<W: Work>(job: &Job<'_, W>, finished: &Finished) -> Result<End, Driver
         if job.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(End::Deadline);
         }
-        let (chunks, _memory) = reserve_wave(job, &missing[next..], wave_chunks)?;
+        let (chunks, memory) = reserve_wave(job, &state, &missing[next..], wave_chunks)?;
         let started = Instant::now();
-        wave::evaluate(job, &workers, chunks, &mut known)?;
+        wave::evaluate(job, &workers, chunks, &memory, &mut state)?;
         next += chunks.len();
         wave_chunks = next_wave(chunks.len(), started.elapsed(), job.deadline);
     }
     Ok(End::Complete)
+}
+
+/// What a wave leaves to the next.
+struct State<S> {
+    known: Known<S>,
+    /// Hashes of conditions that earlier waves asked.
+    asked: HashSet<u64>,
+    /// Memory that is not columns and not the wave's: bars and the like.
+    fixed: usize,
+    /// Memory of one chunk in work.
+    chunk_bytes: usize,
+}
+
+impl<S> State<S> {
+    fn new<W: Work<Stored = S>>(job: &Job<'_, W>, missing: &[u64]) -> Self {
+        let first = missing.first().and_then(|chunk| job.trials.setting(job.plan.trials(*chunk).start));
+        let prepared =
+            first.and_then(|setting| Resolver::new(job.configs, job.environment).resolve(&setting).prepared.ok());
+        let trial_bytes = job.work.trial_bytes() + prepared.as_ref().map_or(UNIT_BYTES, unit_bytes);
+        Self {
+            known: Known::new(job.ledger.clone()),
+            asked: HashSet::new(),
+            fixed: job.ledger.used(),
+            chunk_bytes: chunk_bytes(&job.plan, trial_bytes),
+        }
+    }
 }
 
 /// The computing threads, and the memory each of them reuses from tile to tile.
@@ -202,6 +271,13 @@ impl Workers {
     }
 }
 
+/// Chunks of the first wave.
+fn first_wave<W: Work>(job: &Job<'_, W>) -> usize {
+    let bars = (job.environment.data().market.bars.len() as u64).saturating_mul(job.work.jobs_per_setting() as u64);
+    let trials = FIRST_TRIALS.min(FIRST_BARS / bars.max(1));
+    usize::try_from(trials / job.plan.size()).unwrap_or(usize::MAX).clamp(1, FIRST_CHUNKS)
+}
+
 /// Chunks of the next wave, from what the last one took; grows at most eightfold at a time. A wave is not meant to
 /// outlast the deadline: a limit of an hour ends the sweep after an hour.
 fn next_wave(chunks: usize, took: Duration, deadline: Option<Instant>) -> usize {
@@ -210,31 +286,46 @@ fn next_wave(chunks: usize, took: Duration, deadline: Option<Instant>) -> usize 
     (fitting as usize).clamp(1, chunks.saturating_mul(8))
 }
 
-/// Books the memory of the wave: as many of the wanted chunks as fit, at least one.
+/// Books the memory of the wave: as many of the wanted chunks as fit into a third of what bars leave, at least one.
+/// Columns nobody uses make room.
 fn reserve_wave<'m, W: Work>(
     job: &Job<'_, W>,
+    state: &State<W::Stored>,
     missing: &'m [u64],
     wanted: usize,
 ) -> Result<(&'m [u64], Reservation), DriverError> {
-    let most = wanted.min(missing.len());
-    let bytes = |chunks: usize| chunk_bytes(&job.plan, job.work.trial_bytes()).saturating_mul(chunks);
-    for chunks in (1..=most).rev() {
-        if let Some(reservation) = job.ledger.try_reserve(bytes(chunks)) {
+    let one = state.chunk_bytes;
+    let fair = job.ledger.cap().saturating_sub(state.fixed) / 3 / one.max(1);
+    let mut chunks = wanted.min(missing.len()).min(fair).max(1);
+    loop {
+        let bytes = one.saturating_mul(chunks);
+        let freed = match job.ledger.try_reserve(bytes) {
+            Some(reservation) => return Ok((&missing[..chunks], reservation)),
+            None => job.environment.release_memory(bytes),
+        };
+        if let Some(reservation) = job.ledger.try_reserve(bytes) {
             return Ok((&missing[..chunks], reservation));
         }
-    }
-    let freed = job.environment.release_memory(bytes(1));
-    match job.ledger.try_reserve(bytes(1)) {
-        Some(reservation) => Ok((&missing[..1], reservation)),
-        None => {
+        if chunks == 1 {
             let free = job.ledger.cap().saturating_sub(job.ledger.used()).max(freed);
-            Err(DriverError::Memory { needed: bytes(1), free })
+            return Err(DriverError::Memory { needed: one, free });
         }
+        chunks /= 2;
     }
 }
 
 /// Memory of one chunk in work: what is kept of its trials, their columns while they are written, and their plan.
+/// `trial_bytes`: [`Work::trial_bytes`] and [`unit_bytes`].
 pub fn chunk_bytes(plan: &ChunkPlan, trial_bytes: usize) -> usize {
     let trials = usize::try_from(plan.size().min(plan.total())).unwrap_or(usize::MAX);
     trials.saturating_mul(trial_bytes.saturating_add(PLANNED_BYTES))
+}
+
+/// Memory of a prepared setting, estimated from what its rules state.
+pub fn unit_bytes(prepared: &Prepared) -> usize {
+    let rules = prepared.strategy().rules().map_or(0, |rules| rules.rules.len());
+    UNIT_BYTES
+        + prepared.columns().len() * size_of::<ColumnKey>()
+        + prepared.conditions().len() * size_of::<Expr>()
+        + rules * (size_of::<Rule>() + 256)
 }

@@ -1,24 +1,29 @@
 //! One wave: its trials resolved, grouped into units, cut into tiles, evaluated, and its chunks written as they are
 //! complete.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use engine::Error;
 use engine::backtest::Prepared;
 use engine::backtest::tile::Workspace;
-use engine::indicators::ColumnKey;
-use engine::rules::Condition;
+use engine::indicators::{ColumnKey, Series};
+use engine::rules::{Condition, LateGuard};
 use rayon::prelude::*;
 
 use super::known::Known;
-use super::{Done, DriverError, Job, Work, Workers};
+use super::{Done, DriverError, Job, Phase, State, Work, Workers};
 use crate::atomic::{FileError, sync_dir};
 use crate::error::guarded;
+use crate::plan::memory::Reservation;
+use crate::plan::survey::question;
+use crate::row::Way;
 use crate::space::Setting;
 use crate::trial::{self, Resolver};
 
@@ -26,14 +31,15 @@ use crate::trial::{self, Resolver};
 const TILE: usize = 1024;
 /// Tiles per thread at least, where there are enough units: all cores stay busy to the end of a wave.
 const TILES_PER_THREAD: usize = 8;
-/// Chunks waiting to be written before workers wait for the disk.
-const WRITE_QUEUE: usize = 8;
+/// Conditions remembered from wave to wave.
+const MOST_ASKED: usize = 1 << 16;
 
 /// A trial of a wave.
 struct Planned<O> {
     trial: u64,
     config_hash: [u8; 32],
     rng_seed: u64,
+    way: Way,
     from: From<O>,
 }
 
@@ -73,18 +79,22 @@ struct Wave<'a, W: Work> {
     units: Vec<Unit<W::Outcome>>,
     /// Units each chunk still waits for.
     waiting: Vec<AtomicUsize>,
+    /// Memory for columns and what guards remember.
+    room: usize,
 }
 
-/// Evaluates and writes `chunks`.
+/// Evaluates and writes `chunks`, on the books of `memory`.
 pub(super) fn evaluate<W: Work>(
     job: &Job<'_, W>,
     workers: &Workers,
     chunks: &[u64],
-    known: &mut Known<W::Stored>,
+    memory: &Reservation,
+    state: &mut State<W::Stored>,
 ) -> Result<(), DriverError> {
     let ranges: Vec<Range<u64>> = chunks.iter().map(|index| job.plan.trials(*index)).collect();
     let trials: u64 = ranges.iter().map(|range| range.end - range.start).sum();
     job.observer.wave(chunks, trials);
+    let started = Instant::now();
     let mut bounds = vec![0];
     let settings: Vec<Setting> = ranges
         .iter()
@@ -99,23 +109,76 @@ pub(super) fn evaluate<W: Work>(
         settings.par_iter().map_init(resolver, |own, setting| resolve(job.work, own, setting)).collect()
     });
     drop(settings);
-    let (planned, units) = group(job, resolved, known);
+    let (planned, units) = group(job, resolved, &mut state.known);
     let waiting = waiting_units(&planned, &units, &bounds);
-    let wave = Wave { job, workers, chunks, bounds, planned, units, waiting };
+    let room = job.ledger.cap().saturating_sub(state.fixed + memory.bytes() + state.known.bytes());
+    let wave = Wave { job, workers, chunks, bounds, planned, units, waiting, room };
+    let tiles = wave.tiles();
+    let asked = Asked::new(&wave.units, &tiles.units, &mut state.asked);
+    job.observer.took(Phase::Resolve, started.elapsed());
 
-    let (writer, queue) = sync_channel(WRITE_QUEUE);
-    let failure = Mutex::new(None);
+    let (writer, queue) = channel();
+    let writing = Writing { queue: Mutex::new(queue), failure: Mutex::new(None) };
     std::thread::scope(|scope| {
-        scope.spawn(|| wave.write_queue(queue, &failure));
-        workers.pool.install(|| wave.work(&writer));
+        scope.spawn(|| wave.write_queue(&writing));
+        workers.pool.install(|| wave.work(&tiles, &asked, &writer));
         drop(writer);
+        if job.threads > 1 {
+            // Nothing is left to evaluate: all threads write.
+            workers.pool.broadcast(|_| wave.write_queue(&writing));
+        }
     });
-    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(error) = writing.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error.into());
     }
     sync_dir(job.chunks)?;
-    wave.remember(known);
+    wave.remember(&mut state.known);
     Ok(())
+}
+
+/// Chunks to be written, and the first failure to do so.
+struct Writing {
+    queue: Mutex<Receiver<usize>>,
+    failure: Mutex<Option<FileError>>,
+}
+
+/// Units in the order of work, cut into tiles.
+struct Tiles {
+    units: Vec<Vec<usize>>,
+    /// All columns of the wave fit beside everything else.
+    columns_fit: bool,
+}
+
+/// Conditions that more than one tile asks, by hash. Only a hint: nothing rests on it.
+struct Asked(HashSet<u64>);
+
+impl Asked {
+    fn new<O>(units: &[Unit<O>], tiles: &[Vec<usize>], before: &mut HashSet<u64>) -> Self {
+        let mut seen: HashMap<u64, usize> = HashMap::new();
+        let mut shared = HashSet::new();
+        for (number, tile) in tiles.iter().enumerate() {
+            let prepared = tile.iter().filter_map(|unit| units[*unit].prepared.as_ref());
+            for hash in prepared.flat_map(Prepared::conditions).map(|condition| hash_of(&condition)) {
+                if *seen.entry(hash).or_insert(number) != number || before.contains(&hash) {
+                    shared.insert(hash);
+                }
+            }
+        }
+        if before.len() < MOST_ASKED {
+            before.extend(seen.into_keys());
+        }
+        Self(shared)
+    }
+
+    fn contains(&self, condition: &Condition) -> bool {
+        self.0.contains(&hash_of(condition))
+    }
+}
+
+fn hash_of(condition: &Condition) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    condition.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn failed<W: Work>(work: &W, error: &Error) -> W::Outcome {
@@ -138,6 +201,7 @@ fn group<W: Work>(
     let mut units: Vec<Unit<W::Outcome>> = Vec::new();
     let mut planned = Vec::with_capacity(resolved.len());
     for (at, trial) in resolved.into_iter().enumerate() {
+        let way = trial.result.as_ref().map_or(Way::Unresolved, Way::of);
         let from = match trial.result {
             Err(outcome) => From::Failed(outcome),
             Ok(prepared) => {
@@ -153,7 +217,8 @@ fn group<W: Work>(
                 From::Unit { unit, rules_hash }
             }
         };
-        planned.push(Planned { trial: trial.trial, config_hash: trial.config_hash, rng_seed: trial.rng_seed, from });
+        let Resolved { trial, config_hash, rng_seed, .. } = trial;
+        planned.push(Planned { trial, config_hash, rng_seed, way, from });
     }
     (planned, units)
 }
@@ -173,7 +238,7 @@ fn waiting_units<O>(planned: &[Planned<O>], units: &[Unit<O>], bounds: &[usize])
 }
 
 impl<W: Work> Wave<'_, W> {
-    fn work(&self, writer: &SyncSender<usize>) {
+    fn work(&self, tiles: &Tiles, asked: &Asked, writer: &Sender<usize>) {
         let Job { work, observer, .. } = *self.job;
         for trial in &self.planned {
             if let From::Failed(outcome) = &trial.from {
@@ -187,38 +252,106 @@ impl<W: Work> Wave<'_, W> {
                 self.finish(unit, writer);
             }
         }
-        let tiles = self.tiles();
-        let asked = times_asked(&self.units, &tiles);
-        let shared = |condition: &Condition| asked.get(condition).is_some_and(|tiles| *tiles > 1);
-        tiles.par_iter().for_each(|tile| self.evaluate(tile, &shared, writer));
+        let shared = |condition: &Condition| asked.contains(condition);
+        tiles.units.par_iter().for_each(|tile| {
+            if tiles.columns_fit {
+                self.warm(tile);
+            }
+            let started = Instant::now();
+            self.evaluate(tile, &shared, writer);
+            observer.took(Phase::Evaluate, started.elapsed());
+        });
+    }
+
+    /// Computes the columns of a tile ahead, so that their time can be told apart.
+    fn warm(&self, tile: &[usize]) {
+        let started = Instant::now();
+        let mut last: &[ColumnKey] = &[];
+        for prepared in tile.iter().filter_map(|unit| self.units[*unit].prepared.as_ref()) {
+            if prepared.columns() != last {
+                last = prepared.columns();
+                // What fails or panics here does so again where it can be told of the trial.
+                let _ = guarded(|| prepared.warm());
+            }
+        }
+        self.job.observer.took(Phase::Columns, started.elapsed());
     }
 
     /// Units to be evaluated, in the order of work, cut into tiles.
-    fn tiles(&self) -> Vec<Vec<usize>> {
-        let to_do: Vec<usize> = (0..self.units.len()).filter(|unit| self.units[*unit].prepared.is_some()).collect();
-        let mut columns: BTreeMap<&[ColumnKey], usize> = BTreeMap::new();
-        let prepared = |unit: usize| self.units[unit].prepared.as_ref();
-        for unit in &to_do {
-            columns.insert(prepared(*unit).map_or(&[], Prepared::columns), 0);
-        }
+    ///
+    /// Where the columns of the whole wave fit, units that leave their positions by the same rules stand together, so
+    /// that exits are found once, and among them those that ask the same of late guards, whose answers then stay in the
+    /// cache of a core. Where they do not fit, what is dear to compute changes slowest, so that it is computed once and
+    /// then makes room.
+    fn tiles(&self) -> Tiles {
+        let to_do = || (0..self.units.len()).filter_map(|unit| Some((unit, self.units[unit].prepared.as_ref()?)));
+        let mut columns: BTreeMap<&[ColumnKey], usize> = to_do().map(|(_, prepared)| (prepared.columns(), 0)).collect();
         columns.values_mut().enumerate().for_each(|(rank, slot)| *slot = rank);
-        let mut order: Vec<(u64, usize, usize)> = to_do
-            .iter()
-            .filter_map(|unit| {
-                let prepared = prepared(*unit)?;
-                Some((prepared.exit_hint(), columns.get(prepared.columns()).copied().unwrap_or(0), *unit))
+        let columns_fit = self.columns_fit(to_do().map(|(_, prepared)| prepared), columns.keys().copied());
+        let mut dear: BTreeMap<Vec<Dear>, usize> = to_do().map(|(_, prepared)| (dear_of(prepared), 0)).collect();
+        dear.values_mut().enumerate().for_each(|(rank, slot)| *slot = rank);
+        let mut order: Vec<Place> = to_do()
+            .map(|(unit, prepared)| {
+                let (exit, dear) = (prepared.exit_hint(), dear.get(&dear_of(prepared)).copied().unwrap_or(0) as u64);
+                let columns = columns.get(prepared.columns()).copied().unwrap_or(0);
+                Place { group: if columns_fit { (exit, dear) } else { (dear, exit) }, columns, unit }
             })
             .collect();
         order.sort_unstable();
+        Tiles { units: self.cut(&order, columns_fit), columns_fit }
+    }
+
+    /// Tiles end where a group ends (of equal exits, or of equal dear things), if one does within twice their size, and
+    /// before their columns, all of which are held while a tile is worked on, take more than a thread's share of the room.
+    fn cut(&self, order: &[Place], columns_fit: bool) -> Vec<Vec<usize>> {
+        let column = self.job.environment.data().market.bars.len() * size_of::<f64>();
+        let most_columns = self.room / 2 / self.job.threads / column.max(1);
+        let mut columns: HashSet<&ColumnKey> = HashSet::new();
         let most = (TILE / self.job.work.jobs_per_setting().max(1)).max(1);
-        let threads = self.job.threads;
-        let least = if threads > 1 { order.len().div_ceil(threads * TILES_PER_THREAD) } else { most };
-        let tiles = order.chunks(least.clamp(1, most));
-        tiles.map(|tile| tile.iter().map(|(_, _, unit)| *unit).collect()).collect()
+        let busy = order.len().div_ceil(self.job.threads * TILES_PER_THREAD);
+        let target = if self.job.threads > 1 { busy.clamp(1, most) } else { most };
+        let most = most.min(target.saturating_mul(2));
+        let mut tiles: Vec<Vec<usize>> = Vec::new();
+        let mut group = None;
+        for place in order {
+            if !columns_fit {
+                columns.extend(self.units[place.unit].prepared.iter().flat_map(Prepared::columns));
+            }
+            let ends = |tile: &Vec<usize>| {
+                tile.len() >= most
+                    || (tile.len() >= target && group != Some(place.group.0))
+                    || columns.len() > most_columns
+            };
+            if tiles.last().is_none_or(ends) {
+                tiles.push(Vec::with_capacity(target));
+                columns.clear();
+                if !columns_fit {
+                    columns.extend(self.units[place.unit].prepared.iter().flat_map(Prepared::columns));
+                }
+            }
+            if let Some(tile) = tiles.last_mut() {
+                tile.push(place.unit);
+            }
+            group = Some(place.group.0);
+        }
+        tiles
+    }
+
+    /// All distinct columns, and what late guards may remember, fit into the room of the wave.
+    fn columns_fit<'p>(
+        &self,
+        prepared: impl Iterator<Item = &'p Prepared>,
+        columns: impl Iterator<Item = &'p [ColumnKey]>,
+    ) -> bool {
+        let distinct: HashSet<&ColumnKey> = columns.flatten().collect();
+        let rules = prepared.filter_map(|prepared| prepared.strategy().rules()).flat_map(|rules| &rules.rules);
+        let questions: HashSet<LateGuard> = rules.flat_map(|rule| &rule.guards).map(question).collect();
+        let one = self.job.environment.data().market.bars.len() * size_of::<f64>();
+        (distinct.len() + questions.len()).saturating_mul(one) <= self.room
     }
 
     /// Evaluates the units of a tile together and passes their outcomes on.
-    fn evaluate(&self, tile: &[usize], shared: &(dyn Fn(&Condition) -> bool + Sync), writer: &SyncSender<usize>) {
+    fn evaluate(&self, tile: &[usize], shared: &(dyn Fn(&Condition) -> bool + Sync), writer: &Sender<usize>) {
         let together = catch_unwind(AssertUnwindSafe(|| {
             self.workers.with_workspace(|workspace| self.run(tile, workspace, shared))
         }));
@@ -270,7 +403,7 @@ impl<W: Work> Wave<'_, W> {
     }
 
     /// Tells every chunk with a trial of this unit.
-    fn finish(&self, unit: &Unit<W::Outcome>, writer: &SyncSender<usize>) {
+    fn finish(&self, unit: &Unit<W::Outcome>, writer: &Sender<usize>) {
         let mut last = None;
         for trial in &unit.sharers {
             let chunk = self.bounds.partition_point(|bound| bound <= trial) - 1;
@@ -282,7 +415,7 @@ impl<W: Work> Wave<'_, W> {
     }
 
     /// The last unit a chunk waits for sends it to the writer.
-    fn unit_done(&self, chunk: usize, writer: &SyncSender<usize>) {
+    fn unit_done(&self, chunk: usize, writer: &Sender<usize>) {
         if self.waiting[chunk].fetch_sub(1, Ordering::AcqRel) == 1 {
             // The writer has gone only after an error, which ends the sweep after this wave.
             let _ = writer.send(chunk);
@@ -290,19 +423,25 @@ impl<W: Work> Wave<'_, W> {
     }
 
     /// Writes chunks as they come, off the computing threads; after an error it takes the rest without writing.
-    fn write_queue(&self, queue: Receiver<usize>, failure: &Mutex<Option<FileError>>) {
-        for slot in queue {
-            if failure.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+    fn write_queue(&self, writing: &Writing) {
+        let next = || writing.queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        while let Ok(slot) = next() {
+            if writing.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
                 continue;
             }
+            let started = Instant::now();
             let (index, range) = (self.chunks[slot], self.bounds[slot]..self.bounds[slot + 1]);
             let missing = failed(self.job.work, &Error::Internal("a chunk was committed before its trials".to_owned()));
             let trials: Vec<Done<'_, W::Outcome>> =
                 self.planned[range].iter().map(|planned| self.done(planned, &missing)).collect();
             match self.job.work.write(index, &trials) {
                 Ok(()) => self.job.observer.committed(index, trials.len() as u64),
-                Err(error) => *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+                Err(error) => {
+                    let mut failure = writing.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    failure.get_or_insert(error);
+                }
             }
+            self.job.observer.took(Phase::Write, started.elapsed());
         }
     }
 
@@ -316,6 +455,7 @@ impl<W: Work> Wave<'_, W> {
             config_hash: &planned.config_hash,
             rules_hash,
             rng_seed: planned.rng_seed,
+            way: planned.way,
             outcome,
         }
     }
@@ -331,19 +471,33 @@ impl<W: Work> Wave<'_, W> {
     }
 }
 
-/// In how many tiles each condition is asked.
-fn times_asked<O>(units: &[Unit<O>], tiles: &[Vec<usize>]) -> HashMap<Condition, u32> {
-    let mut asked: HashMap<Condition, (usize, u32)> = HashMap::new();
-    if tiles.len() < 2 {
-        return HashMap::new();
-    }
-    for (number, tile) in tiles.iter().enumerate() {
-        for condition in tile.iter().filter_map(|unit| units[*unit].prepared.as_ref()).flat_map(Prepared::conditions) {
-            let (last, count) = asked.entry(condition).or_insert((usize::MAX, 0));
-            if *last != number {
-                (*last, *count) = (number, *count + 1);
-            }
-        }
-    }
-    asked.into_iter().map(|(condition, (_, count))| (condition, count)).collect()
+/// Where a unit stands in the order of work.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// Hint of its exits and rank of what is dear about it, the slower one first.
+    group: (u64, u64),
+    columns: usize,
+    unit: usize,
+}
+
+/// What is dear to find out and worth finding out once; the dearest first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Dear {
+    Guard(LateGuard),
+    Recursion(ColumnKey),
+}
+
+fn dear_of(prepared: &Prepared) -> Vec<Dear> {
+    let rules = prepared.strategy().rules().into_iter().flat_map(|rules| &rules.rules);
+    let guards = rules.flat_map(|rule| &rule.guards).map(|guard| Dear::Guard(question(guard)));
+    let is_dear = |key: &&ColumnKey| {
+        matches!(
+            key.series,
+            Series::KalmanMean { .. }
+                | Series::KalmanZ { .. }
+                | Series::GarchSigma { .. }
+                | Series::KalmanGarchZ { .. }
+        )
+    };
+    guards.chain(prepared.columns().iter().filter(is_dear).map(|key| Dear::Recursion(*key))).collect()
 }

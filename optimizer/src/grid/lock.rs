@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::grid::{CsvRows, Grid};
+use crate::grid::{CsvRows, Grid, Holdout};
 use crate::objective::Goal;
 use crate::search::Search;
 use crate::space::Space;
@@ -66,14 +66,22 @@ impl Grid {
                 "mode": windows.mode.as_str(),
                 "train": texts(&windows.train),
                 "test": texts(&windows.test),
-                "embargo": windows.embargo.to_string(),
+                "verdict": windows.verdict.texts().collect::<Vec<_>>(),
             });
             if let Value::Object(map) = &mut map {
-                for (key, length) in [("step", windows.step), ("holdout", windows.holdout)] {
+                for (key, length) in [("step", windows.step), ("embargo", windows.embargo)] {
                     if let Some(length) = length {
                         map.insert(key.to_owned(), Value::from(length.to_string()));
                     }
                 }
+                if windows.allow_overlap {
+                    map.insert("allow_overlap".to_owned(), Value::from(true));
+                }
+                match windows.holdout {
+                    Some(Holdout::Last(length)) => map.insert("holdout".to_owned(), Value::from(length.to_string())),
+                    Some(Holdout::From(day)) => map.insert("holdout".to_owned(), json!({"from": day.to_string()})),
+                    None => None,
+                };
             }
             line(0, format!("walk_forward: {map}"));
         }

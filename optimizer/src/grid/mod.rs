@@ -23,7 +23,7 @@ use crate::search::{Search, SearchError, Trials};
 use crate::space::Space;
 use axes::{AxisEntry, ConstraintEntry, LinkedEntry};
 use reader::{At, Reader};
-pub use sections::{CsvRows, Length, Limits, Output, WalkForward, WindowMode};
+pub use sections::{CsvRows, Holdout, Length, Limits, Output, WalkForward, WindowMode};
 
 /// Keys of a grid file.
 const KEYS: [&str; 12] = [
@@ -228,6 +228,13 @@ impl Grid {
             fault.hint = error.hint();
             Box::new(fault.into())
         })
+    }
+
+    /// A fault of the walk-forward section that shows only once the bars are known.
+    pub(crate) fn walk_forward_fault(&self, key: &str, message: impl Into<String>, hint: &str) -> Diagnostic {
+        let path = if key.is_empty() { "walk_forward".to_owned() } else { format!("walk_forward.{key}") };
+        let place = self.document.locate(&path);
+        Diagnostic::new(Some(place.span(true)), path, message).with_hint(hint)
     }
 
     /// Place of a section, or of the axes where the file does not have it.

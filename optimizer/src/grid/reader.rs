@@ -99,6 +99,16 @@ impl Reader {
         text
     }
 
+    pub(super) fn flag(&mut self, at: &At<'_>) -> Option<bool> {
+        match at.node.kind {
+            NodeKind::Bool(flag) => Some(flag),
+            _ => {
+                self.wrong(at, "true or false");
+                None
+            }
+        }
+    }
+
     /// A whole number in `min ..= max`.
     pub(super) fn whole(&mut self, at: &At<'_>, min: u64, max: u64) -> Option<u64> {
         let value = match &at.node.kind {

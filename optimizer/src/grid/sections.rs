@@ -8,6 +8,7 @@ use crate::objective::{Gates, Goal, Objective};
 use crate::plan::memory::parse_bytes;
 use crate::search::Search;
 use crate::space::axis::decimal;
+use crate::walkforward::verdict::Checks;
 
 /// How windows follow one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,13 +66,22 @@ impl Length {
         }
     }
 
+    /// Whether it is shorter than another of the same unit; unknown where the units differ.
+    pub fn is_shorter(self, than: Self) -> Option<bool> {
+        match (self, than) {
+            (Self::Days(a), Self::Days(b)) | (Self::Months(a), Self::Months(b)) => Some(a < b),
+            (Self::Bars(a), Self::Bars(b)) => Some(a < b),
+            _ => None,
+        }
+    }
+
     fn is_zero(self) -> bool {
         matches!(self, Self::Days(0) | Self::Months(0) | Self::Bars(0))
     }
 }
 
 /// Windows of a walk-forward.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WalkForward {
     /// How windows follow one another.
     pub mode: WindowMode,
@@ -79,12 +89,25 @@ pub struct WalkForward {
     pub train: Vec<Length>,
     /// Length of the part it is judged on; several only in matrix mode.
     pub test: Vec<Length>,
-    /// Distance between windows; none: the length of the test.
+    /// Distance between tests; none: the length of the test.
     pub step: Option<Length>,
-    /// Gap between train and test.
-    pub embargo: Length,
-    /// Length at the end that no window touches.
-    pub holdout: Option<Length>,
+    /// Gap between train and test; none: the longer of a day and the longest holding time.
+    pub embargo: Option<Length>,
+    /// Tests may overlap; each bar then counts for the first test that holds it.
+    pub allow_overlap: bool,
+    /// Bars at the end that nothing reads.
+    pub holdout: Option<Holdout>,
+    /// What the stitched result must meet.
+    pub verdict: Checks,
+}
+
+/// Bars at the end of the data that no search step reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holdout {
+    /// The last so much.
+    Last(Length),
+    /// Everything from this day (00:00 UTC) on.
+    From(jiff::civil::Date),
 }
 
 /// Bounds of a run; none of them changes a row.
@@ -207,9 +230,12 @@ pub(super) fn read_gates(reader: &mut Reader, at: Option<At<'_>>) -> Gates {
     gates
 }
 
+const WALK_FORWARD_KEYS: [&str; 8] =
+    ["mode", "train", "test", "step", "embargo", "allow_overlap", "holdout", "verdict"];
+
 pub(super) fn read_walk_forward(reader: &mut Reader, at: Option<At<'_>>) -> Option<WalkForward> {
     let at = at?;
-    reader.map(&at, &["mode", "train", "test", "step", "embargo", "holdout"]);
+    reader.map(&at, &WALK_FORWARD_KEYS);
     let modes = [("rolling", WindowMode::Rolling), ("anchored", WindowMode::Anchored), ("matrix", WindowMode::Matrix)];
     let mode = at.key("mode").map_or(Some(WindowMode::Rolling), |mode| reader.word(&mode, &modes));
     let several = mode == Some(WindowMode::Matrix);
@@ -223,8 +249,49 @@ pub(super) fn read_walk_forward(reader: &mut Reader, at: Option<At<'_>>) -> Opti
     };
     let (train, test) = (required("train"), required("test"));
     let mut optional = |key: &str, zero: bool| at.key(key).and_then(|at| read_length(reader, &at, zero));
-    let (step, embargo, holdout) = (optional("step", false), optional("embargo", true), optional("holdout", true));
-    Some(WalkForward { mode: mode?, train, test, step, embargo: embargo.unwrap_or(Length::Days(0)), holdout })
+    let (step, embargo) = (optional("step", false), optional("embargo", true));
+    let allow_overlap = at.key("allow_overlap").and_then(|at| reader.flag(&at)).unwrap_or(false);
+    if let (Some(step), Some(step_at), false) = (step, at.key("step"), allow_overlap)
+        && let Some(test) = test.iter().find(|test| step.is_shorter(**test) == Some(true))
+    {
+        let message = format!("{step} is shorter than the test of {test}: tests would overlap");
+        let hint = Some("leave `step` out, or say `allow_overlap: true`".to_owned());
+        reader.fault_with_hint(&step_at.node.span, step_at.path, message, hint);
+    }
+    let holdout = at.key("holdout").and_then(|at| read_holdout(reader, &at));
+    let verdict = at.key("verdict").map_or_else(Checks::default, |at| read_checks(reader, &at));
+    Some(WalkForward { mode: mode?, train, test, step, embargo, allow_overlap, holdout, verdict })
+}
+
+/// A length, or the day from which on the bars are kept back: `{from: 2017-01-01}`.
+fn read_holdout(reader: &mut Reader, at: &At<'_>) -> Option<Holdout> {
+    if at.node.as_map().is_none() {
+        return read_length(reader, at, false).map(Holdout::Last);
+    }
+    reader.map(at, &["from"]);
+    let Some(from) = at.key("from") else {
+        let hint = Some("for example `holdout: {from: 2017-01-01}`".to_owned());
+        reader.fault_with_hint(&at.node.span, at.path.clone(), "names no day", hint);
+        return None;
+    };
+    let day = from.node.as_text().and_then(|text| text.parse().ok());
+    if day.is_none() {
+        reader.wrong(&from, "a day (`2017-01-01`)");
+    }
+    day.map(Holdout::From)
+}
+
+fn read_checks(reader: &mut Reader, at: &At<'_>) -> Checks {
+    let mut checks = Checks::none();
+    for (number, node) in reader.list(at).iter().enumerate() {
+        let item = at.item(number, node);
+        if let Some(text) = reader.text(&item)
+            && let Err(error) = checks.push(text)
+        {
+            reader.expression(&item, text, error);
+        }
+    }
+    checks
 }
 
 fn read_lengths(reader: &mut Reader, at: &At<'_>, several: bool) -> Vec<Length> {

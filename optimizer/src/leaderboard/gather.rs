@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use super::keys::Entry;
 use super::{LeaderboardError, Reader, Room, Targets};
 use crate::atomic::{FileError, UNFINISHED};
+use crate::chunk::Chunk;
 
 /// Brings rows into order, a row group at a time.
 pub(super) struct Gatherer<'a> {
@@ -104,7 +105,7 @@ impl<'a> Gatherer<'a> {
         }
         wanted.iter_mut().for_each(|rows| rows.sort_unstable());
         let numbers: Vec<u64> = chunks.iter().map(|chunk| u64::from(*chunk)).collect();
-        let parts = self.reader.read_all(&numbers, |index, batch| {
+        let parts = self.reader.read_all(&numbers, |index, Chunk { batch, .. }| {
             let rows = u32::try_from(index).ok().and_then(|index| places.of(index)).map(|at| &wanted[at]);
             match rows {
                 Some(rows) if rows.len() < batch.num_rows() => {

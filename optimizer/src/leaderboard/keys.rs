@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use engine::metrics::MetricValues;
 
 use super::{LeaderboardError, Reader, Room, Summary};
+use crate::chunk::Chunk;
 use crate::fingerprint::unhex;
 use crate::objective::RankKey;
 use crate::row::ChunkColumns;
@@ -40,6 +41,7 @@ pub(super) struct Keys<'a> {
 #[derive(Default)]
 struct Counts {
     gates: Vec<u64>,
+    ways: BTreeMap<String, u64>,
     failures: BTreeMap<String, u64>,
     first_failure: Option<([u8; 32], String, String)>,
     /// Rules hashes of all rows, where one selection holds them all.
@@ -69,9 +71,11 @@ impl<'a> Keys<'a> {
         let chunks: Vec<u64> = (0..self.reader.sources.plan.count()).collect();
         // A few chunks per thread at a time: what they leave is small, they themselves are not.
         for some in chunks.chunks(4 * self.reader.sources.threads) {
-            let read = self.reader.read_all(some, |index, batch| {
+            let read = self.reader.read_all(some, |index, Chunk { header, batch }| {
                 let columns = self.reader.columns(&batch, index)?;
-                read_keys(self.reader, &columns, index, batch.num_rows(), first)
+                let mut read = read_keys(self.reader, &columns, index, batch.num_rows(), first)?;
+                read.counts.ways = header.ways;
+                Ok(read)
             })?;
             for Read { entries, counts: of_chunk } in read {
                 if first {
@@ -114,6 +118,7 @@ impl<'a> Keys<'a> {
         };
         summary.gates = counts.gates;
         summary.gates.resize(self.reader.sources.gates.texts().len(), 0);
+        summary.ways = counts.ways;
         summary.failures = counts.failures;
         summary.first_failure = counts.first_failure.map(|(_, code, reason)| (code, reason));
         Ok(())
@@ -124,9 +129,11 @@ impl Counts {
     fn add(&mut self, other: Self, entries: &[Entry]) {
         self.gates.resize(other.gates.len(), 0);
         self.gates.iter_mut().zip(other.gates).for_each(|(sum, more)| *sum += more);
-        for (code, rows) in other.failures {
-            *self.failures.entry(code).or_default() += rows;
-        }
+        let add = |to: &mut BTreeMap<String, u64>, more: BTreeMap<String, u64>| {
+            more.into_iter().for_each(|(name, rows)| *to.entry(name).or_default() += rows);
+        };
+        add(&mut self.ways, other.ways);
+        add(&mut self.failures, other.failures);
         if let Some(failure) = other.first_failure {
             self.note_failure(failure);
         }
@@ -209,7 +216,7 @@ fn distinct_rules(reader: &Reader<'_>, keys: usize) -> Result<u64, LeaderboardEr
     for part in 0..parts {
         let mut hashes: Vec<u64> = Vec::new();
         for index in 0..reader.sources.plan.count() {
-            let batch = reader.read(index)?;
+            let batch = reader.read(index)?.batch;
             let columns = reader.columns(&batch, index)?;
             for row in 0..batch.num_rows() {
                 let hash = u64::from_be_bytes(rules_hash(reader, &columns, index, row)?);

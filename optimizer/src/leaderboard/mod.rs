@@ -25,7 +25,7 @@ use self::csv_file::CsvFile;
 use self::gather::Gatherer;
 use self::keys::{Entry, Keys};
 use crate::atomic::FileError;
-use crate::chunk::{ChunkError, ChunkPlan, FORMAT_VERSION, KEY_FORMAT, KEY_PART, Kept, file_name, read_chunk};
+use crate::chunk::{Chunk, ChunkError, ChunkPlan, FORMAT_VERSION, KEY_FORMAT, KEY_PART, Kept, file_name, read_chunk};
 use crate::fingerprint::Fingerprint;
 use crate::objective::{Gates, Judgement, Objective, Verdict, judge};
 use crate::parquet_file::ParquetFile;
@@ -99,6 +99,8 @@ pub struct Summary {
     pub top: Vec<TopRow>,
     /// Rows that pass each gate, in the order of the gates.
     pub gates: Vec<u64>,
+    /// Rows by the way they are evaluated.
+    pub ways: BTreeMap<String, u64>,
     /// Failed rows by code.
     pub failures: BTreeMap<String, u64>,
     /// Code and reason of the failed row with the smallest config hash.
@@ -303,7 +305,7 @@ impl<'a> Reader<'a> {
     fn read_all<T: Send>(
         &self,
         chunks: &[u64],
-        pass: impl Fn(u64, RecordBatch) -> Result<T, LeaderboardError> + Sync,
+        pass: impl Fn(u64, Chunk) -> Result<T, LeaderboardError> + Sync,
     ) -> Result<Vec<T>, LeaderboardError> {
         let one = |index: &u64| pass(*index, self.read(*index)?);
         match &self.pool {
@@ -312,11 +314,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn read(&self, index: u64) -> Result<RecordBatch, LeaderboardError> {
+    fn read(&self, index: u64) -> Result<Chunk, LeaderboardError> {
         let Sources { chunks, plan, schema, fingerprint, kept, .. } = *self.sources;
         match kept.get(index) {
-            Some(batch) => Ok(batch),
-            None => Ok(read_chunk(&chunks.join(file_name(index)), schema, fingerprint, plan.trials(index))?.batch),
+            Some(chunk) => Ok(chunk),
+            None => Ok(read_chunk(&chunks.join(file_name(index)), schema, fingerprint, plan.trials(index))?),
         }
     }
 

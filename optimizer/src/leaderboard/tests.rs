@@ -120,7 +120,7 @@ fn bytes_do_not_depend_on_memory_or_on_how_the_run_is_cut() {
     assert!(read_back);
     for index in 0..run.plan.count() {
         let path = run.dir.path().join(file_name(index));
-        run.kept.keep(index, read_chunk(&path, &run.schema, &run.fingerprint, run.plan.trials(index)).unwrap().batch);
+        run.kept.keep(index, read_chunk(&path, &run.schema, &run.fingerprint, run.plan.trials(index)).unwrap());
         fs::remove_file(path).unwrap();
     }
     let (again, parquet_again, csv_again) = run.write(&WIDE);

@@ -1,3 +1,5 @@
-//! What a sweep may use and in which order it works.
+//! What a sweep may use, in which order it works, and what it will take.
 
 pub mod memory;
+pub mod outlook;
+pub mod survey;
