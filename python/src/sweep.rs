@@ -312,7 +312,8 @@ fn ended<T>(progress: &Progress, outcome: &Result<T, CommandError>, end: impl Fn
     match outcome {
         Ok(report) => {
             let (end, elapsed) = end(report);
-            progress.event("end", json!({ "end": format!("{end:?}"), "seconds": elapsed.as_secs_f64() }));
+            let (end, seconds) = (format!("{end:?}"), elapsed.as_secs_f64());
+            progress.event("end", json!({ "end": end, "seconds": seconds, "phases_s": progress.times() }));
         }
         Err(error) => progress.event("error", json!({ "message": error.to_string() })),
     }
