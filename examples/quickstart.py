@@ -11,7 +11,7 @@ config = {
     "strategy_name": "mean_reversion_z_score",
     "symbol": "EURUSD",
     "start_date": "2020-01-06",
-    "end_date": "2020-06-30",
+    "end_date": "2020-12-31",
     "data": {"source": "synthetic", "seed": 7, "bars": 75000},
     "timeframes": {"primary": "M5", "additional": ["H1", "H4", "D1"]},
     "warmup_bars": 200,
@@ -67,7 +67,7 @@ print(len(board), "rows in", board.path.name)
 # %% [markdown]
 # ## As a table
 #
-# A leaderboard is read without a copy by everything that knows Arrow: `polars.from_arrow(board)`, `pyarrow.table(board)`,
+# A leaderboard is read without a copy by everything that knows Arrow: `polars.DataFrame(board)`, `pyarrow.table(board)`,
 # `pandas.DataFrame.from_arrow(board)`, `duckdb.sql("select * from board")`.
 
 # %%
@@ -76,4 +76,4 @@ try:
 except ImportError:
     print("polars is not installed")
 else:
-    print(pl.from_arrow(board).select("rank", "objective", "total_trades", "profit_net", "max_drawdown").head(3))
+    print(pl.DataFrame(board).select("rank", "objective", "total_trades", "profit_net", "max_drawdown").head(3))

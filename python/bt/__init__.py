@@ -18,7 +18,7 @@ from bt._run import (
     validate_config,
     write_artifacts,
 )
-from bt._sweep import Leaderboard, sweep
+from bt._sweep import Leaderboard, WalkForward, plan, sweep, walk_forward
 
 __all__ = [
     "BarStore",
@@ -26,13 +26,16 @@ __all__ = [
     "EngineError",
     "Leaderboard",
     "SweepStopped",
+    "WalkForward",
     "config_schema",
     "get_active_backend",
     "is_rust_strategy_available",
     "load_config",
+    "plan",
     "run_backtest",
     "strategies",
     "sweep",
     "validate_config",
+    "walk_forward",
     "write_artifacts",
 ]

@@ -19,6 +19,6 @@ class _Missing:
 
 try:
     import omega_bt
-except ImportError as error:
-    missing = error
+except ImportError as _error:
+    missing = _error
     omega_bt = _Missing()  # type: ignore[assignment]

@@ -96,7 +96,8 @@ class Watch:
             if bar is not None:
                 best_text = "–" if best is None else f"{best:.4f}"
                 bar.update(cached + done, f"{failed} failed · best {best_text} · {memory / 1e6:.0f} MB")
-            if stopping and not told and not ended:
+            # Also at the end: a short wave may be over before the next look.
+            if stopping and not told:
                 told = True
                 sys.stderr.write("\nstopping after the running wave (at most about 30 s); again to stop waiting\n")
             if ended:

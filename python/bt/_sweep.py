@@ -112,10 +112,87 @@ def sweep(
     return Leaderboard(report["folder"], bars=bars, report=report)
 
 
+def plan(
+    grid: Grid,
+    out: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    memory: int | str | None = None,
+    *,
+    set: Mapping[str, Any] | Iterable[str] | None = None,  # noqa: A002 - the name of the command line's flag
+    bars: BarStore | Iterable[BarStore] | None = None,
+) -> dict[str, Any]:
+    """What a sweep of a grid will do and take, as ``omega-opt plan --json`` prints it: settings, columns, time, memory, disk.
+
+    Arguments as for :func:`sweep`. Runs a few settings to estimate the time; writes nothing but the cache of bars.
+    """
+    asked = request(grid, out=out, threads=threads, memory=memory, changes=set)
+    document = succeeded(omega_bt.plan(asked, bars=in_memory(bars)))
+    del document["ok"]
+    return document
+
+
+def walk_forward(
+    grid: Grid,
+    out: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    memory: int | str | None = None,
+    *,
+    set: Mapping[str, Any] | Iterable[str] | None = None,  # noqa: A002 - the name of the command line's flag
+    bars: BarStore | Iterable[BarStore] | None = None,
+    fresh: bool = False,
+    progress: bool | None = None,
+) -> WalkForward:
+    """Chooses on the past and judges on the unseen, window by window: the run folder of ``omega-opt walkforward``.
+
+    The grid needs a section ``walk_forward``. Arguments, interruption and exceptions as for :func:`sweep`.
+    """
+    asked = request(grid, out=out, threads=threads, memory=memory, changes=set, fresh=fresh)
+    series = in_memory(bars)
+    meter = omega_bt.Meter()
+    with Watch(meter, progress):
+        document = omega_bt.walk_forward(asked, bars=series, meter=meter)
+    report = succeeded(document)
+    if report["end"] == "deadline":
+        raise SweepStopped(report)
+    return WalkForward(report["folder"], report=report)
+
+
+class WalkForward:
+    """A finished walk-forward.
+
+    A table of its windows for everything that reads the Arrow C stream.
+
+    Attributes:
+        path: the run folder.
+        report: counts and warnings of the call; None of a run opened later.
+        summary: ``summary.json``: mode, embargo, and per design its figures, checks and windows.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, report: dict[str, Any] | None = None) -> None:
+        self.path = Path(path)
+        self.report = report
+        summary = self.path / "summary.json"
+        if not summary.is_file():
+            raise FileNotFoundError(f"{os.fspath(path)}: no finished walk-forward, summary.json is not there")
+        self.summary: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+
+    def table(self, name: str) -> omega_bt.Table:
+        """A table of the run folder by its name: ``windows``, ``equity`` or ``trades``."""
+        return omega_bt.read_table(os.fspath(self.path / f"{name}.parquet"))
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """The windows, each with its choice and both results."""
+        return self.table("windows").__arrow_c_stream__(requested_schema)
+
+    def __repr__(self) -> str:
+        designs = len(self.summary["designs"])
+        return f"<bt.WalkForward {self.path.name}: {self.summary['mode']}, {designs} design{'s' * (designs != 1)}>"
+
+
 class Leaderboard:
     """The rows of a finished sweep, best first.
 
-    A table for everything that reads the Arrow C stream, without a copy: ``polars.from_arrow(board)``,
+    A table for everything that reads the Arrow C stream, without a copy: ``polars.DataFrame(board)``,
     ``pyarrow.table(board)``, ``pandas.DataFrame.from_arrow(board)``, ``duckdb.sql("select * from board")``.
 
     Attributes:
@@ -143,7 +220,7 @@ class Leaderboard:
     def table(self) -> omega_bt.Table:
         """All rows in memory, read once."""
         if self._rows is None:
-            self._rows = omega_bt.read_leaderboard(os.fspath(self.path / "leaderboard.parquet"))
+            self._rows = omega_bt.read_table(os.fspath(self.path / "leaderboard.parquet"))
         return self._rows
 
     @property

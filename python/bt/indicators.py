@@ -17,7 +17,7 @@ from bt._extension import omega_bt
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Array = npt.NDArray[np.float64]
+    _Array = npt.NDArray[np.float64]
 
 __all__ = [
     "adx",
@@ -47,88 +47,88 @@ __all__ = [
 ]
 
 
-def _array(x: npt.ArrayLike) -> Array:
+def _array(x: npt.ArrayLike) -> _Array:
     return np.ascontiguousarray(x, dtype=np.float64)
 
 
-def sma(x: npt.ArrayLike, period: int) -> Array:
+def sma(x: npt.ArrayLike, period: int) -> _Array:
     """Mean of the last ``period`` values; first defined at ``period - 1``."""
     return omega_bt.sma(_array(x), period)
 
 
-def ema(x: npt.ArrayLike, period: int) -> Array:
+def ema(x: npt.ArrayLike, period: int) -> _Array:
     """Exponential mean, ``alpha = 2 / (period + 1)``, seeded with the first value; as pandas ``ewm(adjust=False)``."""
     return omega_bt.ema(_array(x), period)
 
 
-def rolling_mean(x: npt.ArrayLike, window: int) -> Array:
+def rolling_mean(x: npt.ArrayLike, window: int) -> _Array:
     """Mean of a window, all values required."""
     return omega_bt.rolling_mean(_array(x), window)
 
 
-def rolling_sd(x: npt.ArrayLike, window: int) -> Array:
+def rolling_sd(x: npt.ArrayLike, window: int) -> _Array:
     """Sample deviation (ddof 1) of a window, all values required; 0 where all are equal."""
     return omega_bt.rolling_sd(_array(x), window)
 
 
-def rolling_max(x: npt.ArrayLike, window: int) -> Array:
+def rolling_max(x: npt.ArrayLike, window: int) -> _Array:
     """Largest value of a window."""
     return omega_bt.rolling_max(_array(x), window)
 
 
-def rolling_min(x: npt.ArrayLike, window: int) -> Array:
+def rolling_min(x: npt.ArrayLike, window: int) -> _Array:
     """Smallest value of a window."""
     return omega_bt.rolling_min(_array(x), window)
 
 
-def bollinger(x: npt.ArrayLike, period: int = 20, factor: float = 2.0) -> tuple[Array, Array, Array]:
+def bollinger(x: npt.ArrayLike, period: int = 20, factor: float = 2.0) -> tuple[_Array, _Array, _Array]:
     """Upper, middle and lower band: mean and ``factor`` sample deviations (ddof 1)."""
     return omega_bt.bollinger(_array(x), period, factor)
 
 
-def true_range(high: npt.ArrayLike, low: npt.ArrayLike, close: npt.ArrayLike) -> Array:
+def true_range(high: npt.ArrayLike, low: npt.ArrayLike, close: npt.ArrayLike) -> _Array:
     """``max(H - L, |H - C'|, |L - C'|)``; ``H - L`` on the first bar."""
     return omega_bt.true_range(_array(high), _array(low), _array(close))
 
 
-def atr(high: npt.ArrayLike, low: npt.ArrayLike, close: npt.ArrayLike, period: int = 14) -> Array:
+def atr(high: npt.ArrayLike, low: npt.ArrayLike, close: npt.ArrayLike, period: int = 14) -> _Array:
     """Wilder's average true range, seeded with the mean of the first ``period`` ranges, the first bar's included."""
     return omega_bt.atr(_array(high), _array(low), _array(close), period)
 
 
-def choppiness(high: npt.ArrayLike, low: npt.ArrayLike, close: npt.ArrayLike, period: int = 14) -> Array:
+def choppiness(high: npt.ArrayLike, low: npt.ArrayLike, close: npt.ArrayLike, period: int = 14) -> _Array:
     """``100 log10(sum TR / (max H - min L)) / log10(period)``."""
     return omega_bt.choppiness(_array(high), _array(low), _array(close), period)
 
 
 def directional(
     high: npt.ArrayLike, low: npt.ArrayLike, close: npt.ArrayLike, period: int = 14
-) -> tuple[Array, Array]:
+) -> tuple[_Array, _Array]:
     """+DI and -DI in per cent, smoothed with ``alpha = 1 / period`` from the first bar on."""
     return omega_bt.directional(_array(high), _array(low), _array(close), period)
 
 
-def adx(high: npt.ArrayLike, low: npt.ArrayLike, close: npt.ArrayLike, period: int = 14) -> Array:
+def adx(high: npt.ArrayLike, low: npt.ArrayLike, close: npt.ArrayLike, period: int = 14) -> _Array:
     """Average directional index in per cent, smoothed as :func:`directional`."""
     return omega_bt.adx(_array(high), _array(low), _array(close), period)
 
 
-def rsi(x: npt.ArrayLike, period: int = 14) -> Array:
+def rsi(x: npt.ArrayLike, period: int = 14) -> _Array:
     """Relative strength index, smoothed with ``alpha = 1 / period`` from the first change on."""
     return omega_bt.rsi(_array(x), period)
 
 
-def roc(x: npt.ArrayLike, period: int = 14) -> Array:
+def roc(x: npt.ArrayLike, period: int = 14) -> _Array:
     """``100 (x - x[t - period]) / x[t - period]``."""
     return omega_bt.roc(_array(x), period)
 
 
-def macd(x: npt.ArrayLike, fast: int = 12, slow: int = 26, signal: int = 9) -> tuple[Array, Array]:
+def macd(x: npt.ArrayLike, fast: int = 12, slow: int = 26, signal: int = 9) -> tuple[_Array, _Array]:
     """Line (difference of two EMA) and its signal EMA, defined from the first value on."""
     return omega_bt.macd(_array(x), fast, slow, signal)
 
 
-def z_score(x: npt.ArrayLike, window: int = 100, ema_period: int | None = None) -> Array:
+def z_score(x: npt.ArrayLike, window: int = 100, ema_period: int | None = None) -> _Array:
     """Distance from a mean over the sample deviation of that distance.
 
     The mean is the SMA of the same window or, with ``ema_period``, that EMA. The deviation is of the residuals, not of the
@@ -137,12 +137,12 @@ def z_score(x: npt.ArrayLike, window: int = 100, ema_period: int | None = None) 
     return omega_bt.z_score(_array(x), window, ema_period)
 
 
-def kalman_mean(x: npt.ArrayLike, r: float = 0.01, q: float = 1.0) -> Array:
+def kalman_mean(x: npt.ArrayLike, r: float = 0.01, q: float = 1.0) -> _Array:
     """Kalman mean of a random walk: ``r`` measurement variance, ``q`` process variance."""
     return omega_bt.kalman_mean(_array(x), r, q)
 
 
-def kalman_z(x: npt.ArrayLike, window: int = 100, r: float = 0.01, q: float = 1.0) -> Array:
+def kalman_z(x: npt.ArrayLike, window: int = 100, r: float = 0.01, q: float = 1.0) -> _Array:
     """z-score around the Kalman mean."""
     return omega_bt.kalman_z(_array(x), window, r, q)
 
@@ -177,7 +177,7 @@ def garch_sigma(
     scale: float = 100.0,
     sigma_floor: float = 1e-6,
     min_periods: int = 50,
-) -> Array:
+) -> _Array:
     """GARCH(1,1) deviation of the returns of prices ``x``, as a fraction; the value at t uses returns up to t - 1."""
     garch = _garch(alpha, beta, omega, log_returns, scale, sigma_floor, min_periods)
     return omega_bt.garch_sigma(_array(x), garch)
@@ -195,7 +195,7 @@ def garch_sigma_local(
     scale: float = 100.0,
     sigma_floor: float = 1e-6,
     min_periods: int = 50,
-) -> Array:
+) -> _Array:
     """:func:`garch_sigma` of the last ``lookback`` prices up to ``index`` alone, one value per price of the window."""
     garch = _garch(alpha, beta, omega, log_returns, scale, sigma_floor, min_periods)
     return omega_bt.garch_sigma_local(_array(x), index, lookback, garch)
@@ -213,7 +213,7 @@ def kalman_garch_z(
     scale: float = 100.0,
     sigma_floor: float = 1e-6,
     min_periods: int = 50,
-) -> Array:
+) -> _Array:
     """Distance of ``x`` from its Kalman mean in units of price times GARCH deviation."""
     garch = _garch(alpha, beta, omega, log_returns, scale, sigma_floor, min_periods)
     return omega_bt.kalman_garch_z(_array(x), r, q, garch)
@@ -239,7 +239,7 @@ def kalman_garch_z_local(
     return omega_bt.kalman_garch_z_local(_array(x), index, lookback, r, q, garch)
 
 
-def kmeans(x: npt.ArrayLike, k: int) -> tuple[Array, npt.NDArray[np.uint32]]:
+def kmeans(x: npt.ArrayLike, k: int) -> tuple[_Array, npt.NDArray[np.uint32]]:
     """Centres (not sorted) and labels of one-dimensional k-means started from quantiles; no randomness."""
     return omega_bt.kmeans(_array(x), k)
 

@@ -25,11 +25,11 @@ mod omega_bt {
         rolling_min, rolling_sd, rsi, sma, true_range, z_score,
     };
     #[pymodule_export]
-    use crate::rows::{Table, read_leaderboard, replay, row, row_config};
+    use crate::rows::{Table, read_table, replay, row, row_config};
     #[pymodule_export]
     use crate::run::{normalise_config, run_backtest, run_config_schema, strategies, write_result};
     #[pymodule_export]
-    use crate::sweep::{Meter, sweep};
+    use crate::sweep::{Meter, plan, sweep, walk_forward};
 
     /// Version and digest of everything that can change a result.
     #[pymodule_export]

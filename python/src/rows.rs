@@ -49,9 +49,9 @@ impl Table {
     }
 }
 
-/// Reads a leaderboard file into memory.
+/// Reads a Parquet file of a run folder into memory.
 #[pyfunction]
-pub(crate) fn read_leaderboard(py: Python<'_>, path: PathBuf) -> PyResult<Table> {
+pub(crate) fn read_table(py: Python<'_>, path: PathBuf) -> PyResult<Table> {
     detached(py, || read(&path))?.map_err(|error| match refused(&error) {
         Err(error) => error,
         Ok(_) => pyo3::exceptions::PyOSError::new_err(error.to_string()),

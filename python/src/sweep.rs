@@ -12,14 +12,17 @@ use optimizer::atomic::FileError;
 use optimizer::cli;
 use optimizer::cli::sweep::{exit_code, report_json};
 use optimizer::document::Document;
-use optimizer::driver::Observer;
+use optimizer::driver::{End, Observer, Phase};
 use optimizer::error::CommandError;
 use optimizer::grid::Grid;
 use optimizer::objective::{Gates, Goal, Objective};
 use optimizer::plan::memory::{Ledger, parse_bytes};
+use optimizer::plan::outlook::Outlook;
 use optimizer::progress::Progress;
 use optimizer::row::Outcome;
+use optimizer::run_folder::RunFolder;
 use optimizer::sweep::{Experiment, Options, Sweep, usage};
+use optimizer::walkforward::run::WalkForwardRun;
 use pyo3::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -193,6 +196,10 @@ impl Observer for Watcher<'_> {
     fn committed(&self, index: u64, rows: u64) {
         self.progress.committed(index, rows);
     }
+
+    fn took(&self, phase: Phase, time: Duration) {
+        self.progress.took(phase, time);
+    }
 }
 
 /// Runs a sweep; returns its report (with `ok: true`) or the error document as JSON text.
@@ -270,36 +277,120 @@ pub(crate) fn interruptible(
     }))
 }
 
-fn evaluate(request: &Request, sources: &Sources, counts: &Counts, stop: &AtomicBool) -> Result<Value, CommandError> {
-    let experiment = request.experiment()?;
-    let options = request.options()?;
-    let sweep = Sweep::open(experiment, &options, sources)?;
-    let grid = &sweep.experiment().grid;
-    let (objective, gates) = (grid.objective.clone(), grid.gates.clone());
-    let (total, cached) = (sweep.experiment().trials.len(), sweep.cached());
-    let events = sweep.folder().events();
-    let progress =
-        Progress::new(total, cached, objective.clone(), gates.clone(), sweep.ledger().clone(), &events, true)
+/// A call whose settings are evaluated wave by wave: what its progress is told of.
+struct Started<'a> {
+    experiment: &'a Experiment,
+    cached: u64,
+    ledger: &'a Ledger,
+    folder: &'a RunFolder,
+    threads: usize,
+}
+
+impl Started<'_> {
+    /// Opens the event file and fills the counters.
+    fn progress(&self, counts: &Counts) -> Result<Progress, CommandError> {
+        let (grid, total) = (&self.experiment.grid, self.experiment.trials.len());
+        let (objective, gates) = (grid.objective.clone(), grid.gates.clone());
+        let events = self.folder.events();
+        let progress = Progress::new(total, self.cached, objective, gates, self.ledger.clone(), &events, true)
             .map_err(|error| FileError::io(&events, "open it", error))?;
-    progress.event("start", json!({ "trials": total, "cached": cached, "threads": options.threads }));
-    *counts.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running {
-        folder: sweep.folder().path().to_owned(),
-        started: Instant::now(),
-        ledger: sweep.ledger().clone(),
-        best: None,
-    });
-    counts.cached.store(cached, Ordering::Relaxed);
-    counts.total.store(total, Ordering::Relaxed);
-    let watcher = Watcher { progress: &progress, counts, objective, gates };
-    match sweep.run(stop, &watcher) {
-        Ok(report) => {
-            let fields = json!({ "end": format!("{:?}", report.end), "seconds": report.elapsed.as_secs_f64() });
-            progress.event("end", fields);
-            Ok(report_json(&report, exit_code(&report)))
-        }
-        Err(error) => {
-            progress.event("error", json!({ "message": error.to_string() }));
-            Err(error)
-        }
+        progress.event("start", json!({ "trials": total, "cached": self.cached, "threads": self.threads }));
+        *counts.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running {
+            folder: self.folder.path().to_owned(),
+            started: Instant::now(),
+            ledger: self.ledger.clone(),
+            best: None,
+        });
+        counts.cached.store(self.cached, Ordering::Relaxed);
+        counts.total.store(total, Ordering::Relaxed);
+        Ok(progress)
     }
+}
+
+/// Tells the event file how a call ended.
+fn ended<T>(progress: &Progress, outcome: &Result<T, CommandError>, end: impl FnOnce(&T) -> (End, Duration)) {
+    match outcome {
+        Ok(report) => {
+            let (end, elapsed) = end(report);
+            let (end, seconds) = (format!("{end:?}"), elapsed.as_secs_f64());
+            progress.event("end", json!({ "end": end, "seconds": seconds, "phases_s": progress.times() }));
+        }
+        Err(error) => progress.event("error", json!({ "message": error.to_string() })),
+    }
+}
+
+fn evaluate(request: &Request, sources: &Sources, counts: &Counts, stop: &AtomicBool) -> Result<Value, CommandError> {
+    let (experiment, options) = (request.experiment()?, request.options()?);
+    let (objective, gates) = (experiment.grid.objective.clone(), experiment.grid.gates.clone());
+    let sweep = Sweep::open(experiment, &options, sources)?;
+    let started = Started {
+        experiment: sweep.experiment(),
+        cached: sweep.cached(),
+        ledger: sweep.ledger(),
+        folder: sweep.folder(),
+        threads: options.threads,
+    };
+    let progress = started.progress(counts)?;
+    let report = sweep.run(stop, &Watcher { progress: &progress, counts, objective, gates });
+    ended(&progress, &report, |report| (report.end, report.elapsed));
+    report.map(|report| report_json(&report, exit_code(&report)))
+}
+
+/// Runs the walk-forward of a grid; returns a report (with `ok: true`) or the error document as JSON text. What it found is
+/// in the files of the run folder. Arguments and interruption as for `sweep`.
+#[pyfunction]
+#[pyo3(signature = (request_json, *, bars = None, meter = None))]
+pub(crate) fn walk_forward(
+    py: Python<'_>,
+    request_json: &str,
+    bars: Option<Vec<Py<Bars>>>,
+    meter: Option<Py<Meter>>,
+) -> PyResult<String> {
+    let request = Request::parse(request_json)?;
+    let counts = meter.map_or_else(Arc::default, |meter| Arc::clone(&meter.get().counts));
+    let sources = sources(bars);
+    interruptible(py, request, counts, move |request, counts, stop| walk(request, &sources, counts, stop))
+}
+
+fn walk(request: &Request, sources: &Sources, counts: &Counts, stop: &AtomicBool) -> Result<Value, CommandError> {
+    let (experiment, options) = (request.experiment()?, request.options()?);
+    let (objective, gates) = (experiment.grid.objective.clone(), experiment.grid.gates.clone());
+    let run = WalkForwardRun::open(experiment, &options, sources)?;
+    let started = Started {
+        experiment: run.experiment(),
+        cached: run.cached(),
+        ledger: run.ledger(),
+        folder: run.folder(),
+        threads: options.threads,
+    };
+    let progress = started.progress(counts)?;
+    let report = run.run(stop, &Watcher { progress: &progress, counts, objective, gates });
+    ended(&progress, &report, |report| (report.end, report.elapsed));
+    report.map(|report| {
+        json!({
+            "end": match report.end {
+                End::Complete => "complete",
+                End::Interrupted => "interrupted",
+                End::Deadline => "deadline",
+            },
+            "folder": report.folder.display().to_string(),
+            "trials": report.trials,
+            "cached": report.cached,
+            "seconds": report.elapsed.as_secs_f64(),
+            "warnings": report.warnings,
+        })
+    })
+}
+
+/// What a sweep would do, as JSON text: settings, columns, time, memory, disk. Arguments as for `sweep`.
+#[pyfunction]
+#[pyo3(signature = (request_json, *, bars = None))]
+pub(crate) fn plan(py: Python<'_>, request_json: &str, bars: Option<Vec<Py<Bars>>>) -> PyResult<String> {
+    let request = Request::parse(request_json)?;
+    let sources = sources(bars);
+    interruptible(py, request, Arc::default(), move |request, _, _| {
+        let experiment = request.experiment()?;
+        let outlook = Outlook::new(&experiment, &request.options()?, &sources)?;
+        Ok(cli::plan::document(&experiment, &outlook))
+    })
 }

@@ -139,6 +139,47 @@ def test_a_folder_in_use(grid: dict[str, Any]) -> None:
             bt.sweep(grid)
 
 
+@pytest.fixture
+def walking(grid: dict[str, Any]) -> dict[str, Any]:
+    """The grid with windows."""
+    return {**grid, "walk_forward": {"mode": "rolling", "train": "60d", "test": "20d"}}
+
+
+def test_a_walk_forward_writes_the_bytes_of_the_command_line(walking: dict[str, Any], omega_opt: Command) -> None:
+    path = write(walking)
+    report = json.loads(
+        omega_opt("walkforward", str(path), "--out", "cli", "--threads", "1", "--json", "--quiet").stdout
+    )
+    run = bt.walk_forward(path, out="python", threads=2)
+    ours, theirs = lasting(run.path), lasting(Path(report["folder"]))
+    assert ours.keys() == theirs.keys() and {"windows.parquet", "equity.csv", "summary.json"} <= ours.keys()
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    assert run.summary["designs"] == report["designs"]
+
+
+def test_a_walk_forward_is_read_back(walking: dict[str, Any], grid: dict[str, Any]) -> None:
+    run = bt.walk_forward(walking)
+    assert run.report is not None and run.report["trials"] == 24
+    assert repr(run).endswith(": rolling, 1 design>")
+    windows = run.table("windows")
+    assert len(windows) >= 2 and "window" in windows.column_names
+    assert len(run.table("equity")) > len(windows)
+    assert bt.WalkForward(run.path).summary == run.summary
+    with pytest.raises(ValueError, match="E4002 .*walk_forward"):
+        bt.walk_forward(grid)
+    with pytest.raises(FileNotFoundError):
+        bt.WalkForward("nowhere")
+
+
+def test_a_plan_writes_no_run(grid: dict[str, Any], omega_opt: Command) -> None:
+    told = bt.plan(grid)
+    assert told["trials"] == 24 and told["name"] == "small" and not Path("results").exists()
+    theirs = json.loads(omega_opt("plan", str(write(grid)), "--json").stdout)
+    assert told.keys() == theirs.keys() and told["axes"] == theirs["axes"]
+    with pytest.raises(ValueError, match="E4002 parameterz"):
+        bt.plan({**grid, "parameterz": {}})
+
+
 HEAVY: dict[str, Any] = {
     "name": "heavy",
     "config": {

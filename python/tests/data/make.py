@@ -68,7 +68,7 @@ def main() -> None:
         "Impact": ["HUGE"],
         "Currency": ["USD"],
     }
-    pq.write_table(pa.table(news), HERE / "news_huge.parquet")
+    pq.write_table(pa.table(news), HERE / "news_huge.parquet", compression="zstd")
 
 
 if __name__ == "__main__":
