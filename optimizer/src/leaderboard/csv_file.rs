@@ -126,6 +126,11 @@ impl<'a> Cells<'a> {
 fn push_rounded(x: f64, decimals: u32, out: &mut Vec<u8>) {
     const DIGITS: f64 = 1e15;
     let rounded = round_half_away(x, decimals);
+    if !rounded.is_finite() {
+        // The scaled number is too large; there is nothing behind its point anyway.
+        let _ = write!(out, "{x}");
+        return;
+    }
     let scale = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8][decimals.min(8) as usize];
     // The nearest whole number is the one that was divided: the quotient is off by at most half a unit in the last of
     // 53 bits, the product by as much again.
