@@ -4,6 +4,8 @@
 //! configuration that are wrong raise `ValueError`; a run that fails gives the error document (config-and-errors
 //! specification §8). What Python people see on top of it is the package `bt`.
 
+#![allow(clippy::result_large_err, reason = "the error is the optimizer's; at most one is made per call")]
+
 mod bars;
 mod boundary;
 mod indicators;
