@@ -84,6 +84,7 @@ fn sources(cache: &Path) -> Sources {
         specs_file: configs.join("symbol_specs.yaml"),
         cache_dir: cache.to_owned(),
         env_overrides: Vec::new(),
+        memory: Vec::new(),
     }
 }
 

@@ -51,6 +51,7 @@ impl Workload {
             specs_file: repository.join("configs/symbol_specs.yaml"),
             cache_dir: self.scratch.path().join("cache"),
             env_overrides: Vec::new(),
+            memory: Vec::new(),
         };
         let grid = repository.join(format!("grids/{}.yaml", self.grid));
         let experiment = Experiment::read(&grid, &[]).unwrap_or_else(|error| panic!("{error}"));

@@ -59,7 +59,7 @@ fn what_there_is_to_do() {
     let desk = Desk::new();
     let shown = desk.run("--help");
     assert_eq!((shown.code, &*shown.stderr), (Some(0), ""));
-    insta::assert_snapshot!(desk.redact(&shown.stdout), @r"
+    insta::assert_snapshot!(desk.redact(&shown.stdout), @r##"
     Find out which settings of a trading strategy deserve belief.
 
     Exit codes: 0 done, 1 internal error, 2 usage or config, 3 data, 4 finished with failed trials, 5
@@ -69,15 +69,17 @@ fn what_there_is_to_do() {
     Usage: omega-opt <COMMAND>
 
     Commands:
-      sweep       Evaluate every setting of a grid file and rank them
-      run         Run one backtest and write its artefacts
-      show        Show one row of a run folder: its setting and every metric
-      replay      Walk one row again and write its four artefacts
-      verify      Recompute rows and compare every bit
-      export      Write the run config of one row
-      data        Judge, describe, import or generate bars
-      strategies  List strategies and their parameters
-      help        Print this message or the help of the given subcommand(s)
+      sweep        Evaluate every setting of a grid file and rank them
+      plan         Tell what a sweep will do and take, and run nothing
+      walkforward  Choose on the past, judge on the unseen, window by window
+      run          Run one backtest and write its artefacts
+      show         Show one row of a run folder: its setting and every metric
+      replay       Walk one row again and write its four artefacts
+      verify       Recompute rows and compare every bit
+      export       Write the run config of one row
+      data         Judge, describe, import or generate bars
+      strategies   List strategies and their parameters
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help
@@ -85,7 +87,7 @@ fn what_there_is_to_do() {
 
       -V, --version
               Print version
-    ");
+    "##);
 }
 
 #[test]

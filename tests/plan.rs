@@ -40,7 +40,20 @@ fn a_plan_tells_what_a_sweep_will_do_and_does_nothing() {
     let before = tree(desk.path());
     let shown = desk.run("plan small.yaml --set constraints=[\"fast_length<40\"]");
     assert_eq!(shown.code, Some(0), "{}", shown.stderr);
-    insta::assert_snapshot!(masked(&desk.redact(&shown.stdout)), @"");
+    insta::assert_snapshot!(masked(&desk.redact(&shown.stdout)), @r##"
+    small: 18 settings of sma_cross (grid search), 24 lattice points
+      fast_length                             4 values
+      slow_length                             3 values
+      direction_filter                        2 values
+      left out 6 for `fast_length<40` (grid)
+    distinct    18 settings
+    shared      6 columns (144.0 kB), 36 masks, 18 exit tables, 0 guard questions
+                18 of 18 jump
+    chunks      5 of 4, 0 finished (0 settings)
+    time        about N s on N threads, from N settings probed on N bars
+    memory      about N kB of a cap of N GB; at least [NEED]
+    disk        about N kB of chunks, N kB of leaderboard, in results/small-[HASH]
+    "##);
     assert!(before == tree(desk.path()), "a plan writes nothing");
 }
 

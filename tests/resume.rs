@@ -179,11 +179,11 @@ fn a_damaged_chunk_is_named_set_aside_and_computed_again() {
     bytes[at..at + 64].iter_mut().for_each(|byte| *byte ^= 0xff);
     fs::write(&chunk, &bytes).unwrap();
     let shown = desk.run("sweep small.yaml --out hurt");
-    insta::assert_snapshot!(desk.show(&shown), @r"
+    insta::assert_snapshot!(desk.show(&shown), @r##"
     exit 0
     small: 24 settings of sma_cross on EURUSD H1, 20 finished before
-    warning: chunk 2 was damaged (Parquet argument error: External: Unknown frame descriptor), set aside as hurt/small-[HASH]/chunks/damaged/chunk-000002.parquet
-    ");
+    warning: chunk 2 was damaged (Parquet argument error: Parquet error: Unexpected struct field type 15), set aside as hurt/small-[HASH]/chunks/damaged/chunk-000002.parquet
+    "##);
     assert_eq!(fs::read(folder.join("chunks/damaged/chunk-000002.parquet")).unwrap(), bytes);
     fs::remove_dir_all(folder.join("chunks/damaged")).unwrap();
     assert_same(&desk.run_folder("whole"), &folder);

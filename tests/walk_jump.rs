@@ -66,7 +66,7 @@ impl Shape {
             }
         }
         match self {
-            Self::Gapped => changed.filter(|_, row| scatter(row + 7) % 9 != 0),
+            Self::Gapped => changed.filter(|_, row| !scatter(row + 7).is_multiple_of(9)),
             _ => changed,
         }
     }

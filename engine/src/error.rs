@@ -3,7 +3,9 @@
 //! Variants hold values, so a message can say what was found, where, and which rule it breaks. Remedies come
 //! from [`Error::hint`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
 
 use crate::units::{EpochNs, Timeframe};
 
@@ -70,6 +72,31 @@ pub enum Category {
     Strategy,
     /// Everything else.
     Runtime,
+}
+
+impl Category {
+    /// Name in the interface document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::MarketData => "market_data",
+            Self::Execution => "execution",
+            Self::Strategy => "strategy",
+            Self::Runtime => "runtime",
+        }
+    }
+
+    /// The category of a code of the interface, as rows of a sweep keep it; a code of no category is `runtime`.
+    pub fn of_code(code: &str) -> Self {
+        match code {
+            "E4001" | "E4002" => Self::Config,
+            "E4004" => Self::MarketData,
+            "E4005" | "E4300" => Self::Execution,
+            "E4006" | "E4200" => Self::Strategy,
+            code if code.starts_with("E41") => Self::MarketData,
+            _ => Self::Runtime,
+        }
+    }
 }
 
 /// A failure of one backtest or of its inputs.
@@ -149,7 +176,8 @@ pub enum Error {
     /// E4100: missing or unreadable.
     #[error("{}: {reason}", path.display())]
     DataFile {
-        /// `FileNotFound`, `ParseError`, or, for generated bars, `Unwritable` and `StorageFull`.
+        /// `FileNotFound`, `ParseError`; for generated bars `Unwritable` and `StorageFull`; for bars given in memory
+        /// `NotInMemory`.
         kind: &'static str,
         /// File as addressed by the user (relative to its root where possible).
         path: PathBuf,
@@ -339,6 +367,43 @@ impl Error {
         }
     }
 
+    /// `details` of the error document (config-and-errors specification §8.3); an empty object where there is none.
+    pub fn details(&self) -> Value {
+        match self {
+            Self::StrategyNotFound { .. } | Self::Config(_) | Self::Internal(_) => json!({}),
+            Self::WarmupTooShort { column, timeframe, first_index, .. } => {
+                json!({ "indicator": column, "timeframe": timeframe.as_str(), "index": first_index })
+            }
+            Self::IndicatorNotAvailable { column, timeframe, .. } => {
+                json!({ "indicator": column, "timeframe": timeframe.as_str(), "index": null })
+            }
+            Self::InsufficientData { timeframe, required, available } => {
+                json!({ "required": required, "available": available, "timeframe": timeframe.as_str() })
+            }
+            Self::PositionLimitExceeded { limit, open } => json!({ "limit": limit, "open": open }),
+            Self::InvalidSignal { bar, timestamp_ns, field, .. } => {
+                json!({ "bar": bar, "timestamp_ns": timestamp_ns, "field": field })
+            }
+            Self::DataFile { kind, path, .. } => {
+                json!({ "kind": kind, "path": path.to_string_lossy(), "timeframe": timeframe_of(path) })
+            }
+            Self::DataSchema { column, found, .. } => json!({ "column": column, "found": found }),
+            Self::DataCorrupt { row, timestamp_ns, rule, .. } => {
+                json!({ "row": row, "timestamp_ns": timestamp_ns, "rule": rule })
+            }
+            Self::DataAlignment { bid, ask, common, .. } => json!({ "bid": bid, "ask": ask, "common": common }),
+            Self::DataSpread { timestamp_ns, .. } => json!({ "timestamp_ns": timestamp_ns }),
+            Self::NewsInvalid { row, rule, .. } => json!({ "row": row, "rule": rule }),
+            Self::HtfUnmapped { timeframe, timestamp_ns } => {
+                json!({ "timeframe": timeframe.as_str(), "timestamp_ns": timestamp_ns })
+            }
+            Self::DataImport { line, rule, .. } => json!({ "line": line, "rule": rule }),
+            Self::StrategyFailure { bar, .. } | Self::ExecutionFailure { bar, .. } => json!({ "bar": bar }),
+            Self::Consistency { difference } => json!({ "difference": difference }),
+            Self::MetricNotFinite { key } => json!({ "key": key }),
+        }
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -372,6 +437,12 @@ impl Error {
     }
 }
 
+/// The timeframe in the name of a candle file, `EURUSD_H1_BID.parquet`; none of any other file.
+fn timeframe_of(path: &Path) -> Option<&'static str> {
+    let name = path.file_stem()?.to_str()?;
+    name.split('_').rev().find_map(|part| part.parse::<Timeframe>().ok()).map(Timeframe::as_str)
+}
+
 fn join(violations: &[Violation]) -> String {
     violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
@@ -399,7 +470,28 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::*;
+
+    #[test]
+    fn details_name_what_the_interface_names() {
+        let path = PathBuf::from("EUR_USD/EUR_USD_H1_BID.parquet");
+        let error = Error::DataFile { kind: "FileNotFound", path, reason: String::new() };
+        assert_eq!(
+            error.details(),
+            json!({ "kind": "FileNotFound", "path": "EUR_USD/EUR_USD_H1_BID.parquet", "timeframe": "H1" })
+        );
+        assert_eq!(timeframe_of(Path::new("news_calendar.parquet")), None);
+        for error in [
+            error,
+            Error::config("a", "b"),
+            Error::Consistency { difference: 1.0 },
+            Error::StrategyFailure { bar: 1, reason: String::new() },
+            Error::ExecutionFailure { bar: 1, reason: String::new() },
+            Error::InsufficientData { timeframe: Timeframe::H1, required: 2, available: 1 },
+        ] {
+            assert_eq!(Category::of_code(error.code()), error.category(), "{error}");
+        }
+    }
 
     #[test]
     fn the_nearest_name_is_another_one() {

@@ -111,6 +111,7 @@ impl Root {
             specs_file: self.folder.path().join("specs.yaml"),
             cache_dir: self.folder.path().join("cache"),
             env_overrides: Vec::new(),
+            memory: Vec::new(),
         }
     }
 

@@ -136,11 +136,21 @@ impl Replay {
     /// # Errors
     /// Whatever keeps the files from being written.
     pub fn write(&self, folder: &Path, prepared: &Prepared, provenance: Provenance<'_>) -> Result<(), ArtefactError> {
+        self.with_documents(prepared, provenance, |documents| write_folder(folder, documents))
+    }
+
+    /// Hands everything the artefacts hold to `read`.
+    pub fn with_documents<T>(
+        &self,
+        prepared: &Prepared,
+        provenance: Provenance<'_>,
+        read: impl FnOnce(&RunDocuments<'_>) -> T,
+    ) -> T {
         let meta = self.meta(prepared, provenance);
         let trades = self.outcome.walked.trades.iter();
         let trades: Vec<TradeRecord> = trades.map(|trade| self.trade_record(prepared, trade)).collect();
         let metrics = self.outcome.summary.artefact();
-        write_folder(folder, &RunDocuments { meta: &meta, trades: &trades, equity: &self.equity, metrics: &metrics })
+        read(&RunDocuments { meta: &meta, trades: &trades, equity: &self.equity, metrics: &metrics })
     }
 
     fn meta(&self, prepared: &Prepared, provenance: Provenance<'_>) -> RunMeta {

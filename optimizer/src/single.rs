@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use engine::backtest::artefact::write_folder;
 use engine::backtest::config::TOP_LEVEL_KEYS;
+use engine::backtest::result::{Include, success_document};
 use engine::backtest::{Environment, Prepared, RunConfig, RunMode};
 use engine::data::Sources;
 use engine::indicators::Unlimited;
-use engine::strategy::{self, Family};
+use engine::strategy::{self, Family, Strategy};
 use engine::{Error, Violation};
 use serde_json::{Value, json};
 
@@ -22,8 +24,8 @@ use crate::sweep::usage;
 pub struct SingleRun {
     /// Normalised config.
     pub config: RunConfig,
-    /// File name, without folders.
-    pub source: String,
+    /// File name, without folders, if it came from a file.
+    pub source: Option<String>,
     /// Unknown keys that are ignored, and keys without effect.
     pub warnings: Vec<String>,
     document: Document,
@@ -40,14 +42,28 @@ impl SingleRun {
         for assignment in set {
             apply(&mut document, assignment)?;
         }
+        let source = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        Self::of_document(document, source, strict)
+    }
+
+    /// A run config read from a document. `source`: name of the file it came from, without folders, if from one.
+    ///
+    /// # Errors
+    /// As [`SingleRun::read`].
+    pub fn of_document(document: Document, source: Option<String>, strict: bool) -> Result<Self, CommandError> {
         let refuse = |violations: &[Violation]| Box::new(Diagnostics::from_violations(&document, violations));
         let parsed = RunConfig::parse(&document.to_json(), strict).map_err(|v| refuse(&v))?;
         let ignored = parsed.warnings.iter().map(|violation| format!("{violation}; it is ignored"));
         let mut warnings: Vec<String> = ignored.collect();
         let family = find_family(&parsed.config, &document)?;
         warnings.extend(family.warnings(&parsed.config.strategy_parameters, &parsed.config.build_context()));
-        let source = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(Self { config: parsed.config, source, warnings, document, family })
+    }
+
+    /// The config asks for a profile.
+    pub fn profiles(&self) -> bool {
+        let asked = |pointer: &str| self.config.document.pointer(pointer).and_then(Value::as_bool) == Some(true);
+        asked("/profiling/enabled") || asked("/observability/profiling_mode")
     }
 
     /// Level of its log unless `RUST_LOG` says otherwise.
@@ -58,6 +74,19 @@ impl SingleRun {
         }
     }
 
+    /// Checks the strategy's parameters, which [`SingleRun::open`] does too; for those who stop there.
+    ///
+    /// # Errors
+    /// Strategy parameters.
+    pub fn check(&self) -> Result<(), CommandError> {
+        self.strategy().map(drop)
+    }
+
+    fn strategy(&self) -> Result<Box<dyn Strategy>, CommandError> {
+        let built = self.family.build(&self.config.strategy_parameters, &self.config.build_context());
+        built.map_err(|error| located(error, &self.document))
+    }
+
     /// Loads the bars. From here on the run has a name.
     ///
     /// # Errors
@@ -65,8 +94,7 @@ impl SingleRun {
     pub fn open(&self, sources: &Sources) -> Result<OpenRun<'_>, CommandError> {
         let started = Instant::now();
         let config = &self.config;
-        let built = self.family.build(&config.strategy_parameters, &config.build_context());
-        let strategy = built.map_err(|error| located(error, &self.document))?;
+        let strategy = self.strategy()?;
         let environment = Environment::open(config, &strategy.timeframes(), sources, Arc::new(Unlimited))?;
         let rng_seed = match config.rng_seed {
             Some(seed) => seed,
@@ -90,7 +118,7 @@ pub struct OpenRun<'a> {
 impl OpenRun<'_> {
     fn provenance(&self) -> Provenance<'_> {
         let SingleRun { config, source, .. } = self.single;
-        Provenance { config, source: Some(source), rng_seed: self.rng_seed, environment: &self.environment }
+        Provenance { config, source: source.as_deref(), rng_seed: self.rng_seed, environment: &self.environment }
     }
 
     /// Name of the run and of its folder.
@@ -104,30 +132,80 @@ impl OpenRun<'_> {
     /// A failing backtest, files that cannot be written.
     pub fn run(mut self, root: &Path, profile: bool) -> Result<SingleReport, CommandError> {
         self.clock.log("time_data_load");
-        let (config, environment) = (&self.single.config, &self.environment);
-        let prepared = environment.prepare(config, self.rng_seed)?;
+        let (prepared, replay) = self.walk()?;
+        let folder = root.join(self.run_id());
+        replay.write(&folder, &prepared, self.provenance()).map_err(ReplayError::from)?;
+        self.clock.lap("time_write");
+        keep_manifest(&self.environment, &self.cache_dir);
+        if profile {
+            write_profile(&folder, &self.profile(&prepared, &replay))?;
+        }
+        let seconds = self.clock.started.elapsed().as_secs_f64();
+        Ok(SingleReport { folder, replay, warnings: self.warnings(), seconds })
+    }
+
+    /// Runs, and returns the success document with the blocks of `include`; its artefacts are written where
+    /// `folder_of` says, given the run id, if it names a folder.
+    ///
+    /// # Errors
+    /// As [`OpenRun::run`].
+    pub fn document(
+        mut self,
+        include: Include,
+        profile: bool,
+        folder_of: impl FnOnce(&str) -> Option<PathBuf>,
+    ) -> Result<String, CommandError> {
+        self.clock.log("time_data_load");
+        let (prepared, replay) = self.walk()?;
+        let folder = folder_of(&self.run_id());
+        let warnings = self.warnings();
+        let provenance = self.provenance();
+        let document = replay.with_documents(&prepared, provenance, |documents| -> Result<_, CommandError> {
+            if let Some(folder) = &folder {
+                write_folder(folder, documents).map_err(ReplayError::from)?;
+                keep_manifest(&self.environment, &self.cache_dir);
+            }
+            let profiling = profile.then(|| {
+                let mut clock = self.clock.clone();
+                clock.lap("time_write");
+                clock.profile(&prepared, &replay, self.environment.data().market.bars.len())
+            });
+            if let (Some(folder), Some(profiling)) = (&folder, &profiling) {
+                write_profile(folder, profiling)?;
+            }
+            let text = success_document(documents, include, &warnings, profiling.as_ref());
+            Ok(text.map_err(ReplayError::from)?)
+        })?;
+        Ok(document)
+    }
+
+    fn walk(&mut self) -> Result<(Prepared, Replay), CommandError> {
+        let prepared = self.environment.prepare(&self.single.config, self.rng_seed)?;
         prepared.warm()?;
         self.clock.lap("time_indicators");
         let recorded = record(&prepared)?;
         self.clock.lap("time_backtest");
         let replay = recorded.judge(&prepared)?;
         self.clock.lap("time_metrics");
-        let folder = root.join(self.run_id());
-        replay.write(&folder, &prepared, self.provenance()).map_err(ReplayError::from)?;
-        self.clock.lap("time_write");
-        keep_manifest(environment, &self.cache_dir);
-        if profile {
-            let path = folder.join("profiling").join("profiling.json");
-            let text = format!("{:#}\n", self.clock.profile(&prepared, &replay, environment.data().market.bars.len()));
-            let write = || {
-                std::fs::create_dir_all(folder.join("profiling"))?;
-                std::fs::write(&path, text)
-            };
-            write().map_err(|e| crate::atomic::FileError::io(&path, "write it", e))?;
-        }
-        let warnings = environment.warnings().iter().chain(&self.single.warnings).cloned().collect();
-        Ok(SingleReport { folder, replay, warnings, seconds: self.clock.started.elapsed().as_secs_f64() })
+        Ok((prepared, replay))
     }
+
+    fn profile(&self, prepared: &Prepared, replay: &Replay) -> Value {
+        self.clock.profile(prepared, replay, self.environment.data().market.bars.len())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.environment.warnings().iter().chain(&self.single.warnings).cloned().collect()
+    }
+}
+
+fn write_profile(folder: &Path, profile: &Value) -> Result<(), CommandError> {
+    let path = folder.join("profiling").join("profiling.json");
+    let write = || {
+        std::fs::create_dir_all(folder.join("profiling"))?;
+        std::fs::write(&path, format!("{profile:#}\n"))
+    };
+    write().map_err(|e| crate::atomic::FileError::io(&path, "write it", e).into())
 }
 
 /// What a single run left behind.
@@ -193,6 +271,7 @@ fn apply(document: &mut Document, assignment: &str) -> Result<(), CommandError> 
 }
 
 /// Wall-clock times of the phases of a run.
+#[derive(Clone)]
 struct Clock {
     started: Instant,
     last: Instant,

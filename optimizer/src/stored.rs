@@ -63,6 +63,13 @@ impl StoredRun {
         let text = std::fs::read_to_string(&manifest).map_err(|e| FileError::io(&manifest, "read it", e))?;
         let document: Value = serde_json::from_str(&text)
             .map_err(|e| usage(&manifest.display().to_string(), format!("is no JSON: {e}"), "run the sweep again"))?;
+        if document["command"] == "walkforward" {
+            return Err(usage(
+                &path.display().to_string(),
+                "is a walk-forward: it has windows and no ranked rows",
+                "windows.csv has its choices; `omega-opt run` makes those below windows/ again",
+            ));
+        }
         let parts = document["fingerprint"].as_object().into_iter().flatten();
         let fingerprint =
             Fingerprint::new(parts.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())));

@@ -77,7 +77,14 @@ impl Experiment {
     /// # Errors
     /// Every fault, with its place.
     pub fn read(path: &Path, set: &[String]) -> Result<Self, CommandError> {
-        let mut grid = Grid::load(path)?;
+        Self::of_grid(Grid::load(path)?, set)
+    }
+
+    /// As [`Experiment::read`], of a grid that need not have come from a file.
+    ///
+    /// # Errors
+    /// Every fault, with its place.
+    pub fn of_grid(mut grid: Grid, set: &[String]) -> Result<Self, CommandError> {
         for assignment in set {
             grid.set(assignment)?;
         }

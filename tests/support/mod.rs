@@ -75,6 +75,7 @@ pub(crate) fn sources(root: &Path) -> Sources {
         specs_file: root.join("symbol_specs.yaml"),
         cache_dir: root.join("cache"),
         env_overrides: Vec::new(),
+        memory: Vec::new(),
     }
 }
 

@@ -109,6 +109,16 @@ pub enum ArtefactError {
         /// Its field.
         field: String,
     },
+    /// The document to write from is not the one of a successful run.
+    #[error("a result's `{field}` must be {rule}, got {found}")]
+    Result {
+        /// Its field.
+        field: String,
+        /// What it must be.
+        rule: &'static str,
+        /// What it is.
+        found: String,
+    },
     /// The metrics are not those of the catalogue.
     #[error("metrics.json: `{key}` is {found}")]
     Metrics {
@@ -129,6 +139,14 @@ pub fn write_run(parent: &Path, documents: &RunDocuments<'_>) -> Result<PathBuf,
 /// Writes the four files as `folder`, whose name is the caller's (`top/1`); its parent is created.
 pub fn write_folder(folder: &Path, documents: &RunDocuments<'_>) -> Result<(), ArtefactError> {
     check(documents)?;
+    write_whole(folder, |unfinished| write_files(unfinished, documents))
+}
+
+/// Makes `folder` whole or not at all: `write` fills a sibling that is renamed.
+pub(super) fn write_whole(
+    folder: &Path,
+    write: impl FnOnce(&Path) -> Result<(), ArtefactError>,
+) -> Result<(), ArtefactError> {
     let parent = folder.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(failed(parent, "create it"))?;
     let sibling = |ending: &str| {
@@ -136,7 +154,8 @@ pub fn write_folder(folder: &Path, documents: &RunDocuments<'_>) -> Result<(), A
         parent.join(format!(".{name}.{}.{ending}", std::process::id()))
     };
     let (unfinished, outdated) = (sibling("tmp"), sibling("old"));
-    let outcome = write_files(&unfinished, documents).and_then(|()| replace(folder, &unfinished, &outdated));
+    let outcome =
+        clear(&unfinished).and_then(|()| write(&unfinished)).and_then(|()| replace(folder, &unfinished, &outdated));
     if outcome.is_err() {
         // The first failure is the one worth telling.
         let _ = fs::remove_dir_all(&unfinished);
@@ -148,18 +167,25 @@ fn failed<'a>(path: &'a Path, action: &'static str) -> impl Fn(io::Error) -> Art
     move |source| ArtefactError::Io { path: path.to_owned(), action, source }
 }
 
-fn write_files(folder: &Path, documents: &RunDocuments<'_>) -> Result<(), ArtefactError> {
+/// A new, empty folder.
+fn clear(folder: &Path) -> Result<(), ArtefactError> {
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(failed(folder, "clear it"))?;
     }
-    fs::create_dir(folder).map_err(failed(folder, "create it"))?;
+    fs::create_dir(folder).map_err(failed(folder, "create it"))
+}
+
+fn write_files(folder: &Path, documents: &RunDocuments<'_>) -> Result<(), ArtefactError> {
     write_file(&folder.join("meta.json"), |out| json_document(out, &meta_json(documents.meta)))?;
     write_file(&folder.join("trades.json"), |out| write_trades(out, documents))?;
     write_file(&folder.join("equity.csv"), |out| write_equity(out, documents.equity))?;
     write_file(&folder.join("metrics.json"), |out| json_document(out, &metrics_json(documents.metrics)))
 }
 
-fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), ArtefactError> {
+pub(super) fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<(), ArtefactError> {
     let mut out = BufWriter::new(File::create(path).map_err(failed(path, "create it"))?);
     write(&mut out).and_then(|()| out.flush()).map_err(failed(path, "write it"))?;
     out.get_ref().sync_all().map_err(failed(path, "flush it to disk"))
@@ -184,7 +210,7 @@ fn replace(folder: &Path, finished: &Path, outdated: &Path) -> Result<(), Artefa
 }
 
 /// Refuses what may not be written, before the first file.
-fn check(documents: &RunDocuments<'_>) -> Result<(), ArtefactError> {
+pub(super) fn check(documents: &RunDocuments<'_>) -> Result<(), ArtefactError> {
     let finite = |file, fields: &[(&str, f64)]| match fields.iter().find(|(_, value)| !value.is_finite()) {
         Some((field, _)) => Err(ArtefactError::NotFinite { file, field: (*field).to_owned() }),
         None => Ok(()),
@@ -237,12 +263,12 @@ fn check_metrics(metrics: &Map<String, Value>) -> Result<(), ArtefactError> {
     Ok(())
 }
 
-fn json_document(out: &mut impl Write, value: &Value) -> io::Result<()> {
+pub(super) fn json_document(out: &mut impl Write, value: &Value) -> io::Result<()> {
     write_json(out, value, Layout::Indented(0))?;
     out.write_all(b"\n")
 }
 
-fn meta_json(meta: &RunMeta) -> Value {
+pub(super) fn meta_json(meta: &RunMeta) -> Value {
     let mut config = json!({ "hash": meta.config_hash, "snapshot": meta.config_snapshot });
     if let Some(source) = &meta.config_source {
         config["source"] = source.as_str().into();
@@ -292,16 +318,26 @@ fn meta_json(meta: &RunMeta) -> Value {
 }
 
 fn write_trades(out: &mut impl Write, documents: &RunDocuments<'_>) -> io::Result<()> {
+    list_document(out, trades_json(documents))
+}
+
+/// The trades in their order, each as it stands in `trades.json`.
+pub(super) fn trades_json<'a>(documents: &RunDocuments<'a>) -> impl Iterator<Item = Value> + 'a {
     let mut sorted: Vec<&TradeRecord> = documents.trades.iter().collect();
     sorted.sort_by_key(|r| (r.trade.exit_time_ns, r.trade.entry_time_ns, r.trade.position_id));
-    if sorted.is_empty() {
-        return out.write_all(b"[]\n");
+    let symbol = documents.meta.symbol.as_str();
+    sorted.into_iter().map(move |record| trade_json(record, symbol))
+}
+
+/// A list of objects, one after the other: never all of them in memory as JSON values.
+pub(super) fn list_document(out: &mut impl Write, items: impl Iterator<Item = Value>) -> io::Result<()> {
+    let mut open = false;
+    for item in items {
+        out.write_all(if open { b",\n  " } else { b"[\n  " })?;
+        open = true;
+        write_json(out, &item, Layout::Indented(1))?;
     }
-    for (i, record) in sorted.into_iter().enumerate() {
-        out.write_all(if i == 0 { b"[\n  " } else { b",\n  " })?;
-        write_json(out, &trade_json(record, &documents.meta.symbol), Layout::Indented(1))?;
-    }
-    out.write_all(b"\n]\n")
+    out.write_all(if open { b"\n]\n" } else { b"[]\n" })
 }
 
 fn trade_json(record: &TradeRecord, symbol: &str) -> Value {
@@ -330,7 +366,10 @@ fn trade_json(record: &TradeRecord, symbol: &str) -> Value {
     })
 }
 
-fn write_equity(out: &mut impl Write, points: &[EquityPoint]) -> io::Result<()> {
+pub(super) fn write_equity<'a>(
+    out: &mut impl Write,
+    points: impl IntoIterator<Item = &'a EquityPoint>,
+) -> io::Result<()> {
     out.write_all(b"timestamp,timestamp_ns,equity,balance,drawdown,high_water\n")?;
     for point in points {
         let numbers = [point.equity, point.balance, point.drawdown, point.high_water].map(float_text);

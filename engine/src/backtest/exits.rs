@@ -3,7 +3,9 @@
 //! Where a position ends depends on its entry bar and its exit rule, not on the road to it. The money of a round trip
 //! depends on more; it is kept too while slippage is the same for every fill and the terms do not change.
 
-use crate::backtest::jump::{Filled, Leave, Paid, Swing, Wish};
+use std::cell::OnceCell;
+
+use crate::backtest::jump::{Course, Deal, Filled, Leave, Paid, Wish};
 use crate::backtest::landmarks::{Bracket, Landmarks};
 use crate::backtest::walk::check_signal;
 use crate::data::Bars;
@@ -41,28 +43,72 @@ pub(super) struct Position {
     /// None: it leaves on no bar that was looked at.
     pub(super) leave: Option<Leave>,
     /// Extremes of the middle price over the bars it is marked on.
-    mids: (f64, f64),
+    pub(super) mids: (f64, f64),
 }
 
-/// The money of a position under terms that do not change from fill to fill.
+/// What a signal comes to under given terms.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Money {
-    /// None: the order is refused.
-    pub(super) filled: Option<(Filled, Swing)>,
-    /// None: it never leaves.
-    pub(super) paid: Option<Paid>,
+pub(super) enum Money {
+    /// Not reckoned yet.
+    Unknown,
+    /// A level is undefined: there is no signal.
+    Undefined,
+    /// The signal is not valid: the run fails.
+    Invalid,
+    /// The order is refused.
+    Refused,
+    /// A position; without an exit bar if it leaves on no bar that was looked at.
+    Deal(Deal),
+}
+
+impl Entry {
+    /// Filled as numbers `k` and, on leaving, `k + 1`.
+    pub(super) fn money(&self, entry_bar: usize, terms: &Terms, k: u64, draws: &DrawTable) -> Money {
+        let position = match self {
+            Self::Undefined => return Money::Undefined,
+            Self::Invalid(_) => return Money::Invalid,
+            Self::Position(position) => position,
+        };
+        let Some(filled) = position.wish.fill(terms, k, draws) else { return Money::Refused };
+        let deal = Deal::new(&position.wish, &filled, terms, position.mids, true);
+        Money::Deal(match position.leave {
+            None => deal,
+            Some(leave) => deal.closed(leave.bar, &position.paid(&filled, entry_bar, &leave, terms, k + 1, draws)),
+        })
+    }
+}
+
+impl Entry {
+    /// Open profit, by bar, of the position filled as number `k`. The fill is worked out anew, once and only if asked
+    /// for: at day ends, and where a drawdown may deepen.
+    pub(super) fn open_profit<'c>(&'c self, course: &'c Course<'_>, k: u64) -> impl Fn(usize) -> f64 + 'c {
+        let terms = &course.plan.terms;
+        let filled: OnceCell<Option<(Direction, Filled)>> = OnceCell::new();
+        let fill = move || match self {
+            Self::Position(position) => {
+                position.wish.fill(terms, k, course.draws).map(|filled| (position.wish.direction, filled))
+            }
+            Self::Undefined | Self::Invalid(_) => None,
+        };
+        move |bar| match filled.get_or_init(fill) {
+            Some((direction, filled)) => terms.gain(*direction, filled.price, course.landmarks.mid[bar], filled.lots),
+            None => f64::NAN,
+        }
+    }
 }
 
 impl Position {
-    pub(super) fn swing(&self, filled: &Filled, terms: &Terms) -> Swing {
-        Swing::new(&self.wish, filled, terms, self.mids, true)
-    }
-
-    /// Filled as numbers `k` and, on leaving, `k + 1`.
-    pub(super) fn money(&self, entry_bar: usize, terms: &Terms, k: u64, draws: &DrawTable) -> Money {
-        let Some(filled) = self.wish.fill(terms, k, draws) else { return Money { filled: None, paid: None } };
-        let paid = self.leave.map(|leave| Paid::new(&self.wish, &filled, entry_bar, &leave, terms, k + 1, draws));
-        Money { filled: Some((filled, self.swing(&filled, terms))), paid }
+    /// The money of leaving as `leave` says, by fill number `k`.
+    pub(super) fn paid(
+        &self,
+        filled: &Filled,
+        entry_bar: usize,
+        leave: &Leave,
+        terms: &Terms,
+        k: u64,
+        draws: &DrawTable,
+    ) -> Paid {
+        Paid::new(&self.wish, filled, entry_bar, leave, terms, k, draws)
     }
 }
 
@@ -161,7 +207,7 @@ pub(super) struct ExitTable {
     /// Per bar of the piece: 0, or one more than its place in `entries`.
     places: Vec<u16>,
     entries: Vec<Entry>,
-    money: Vec<Option<Money>>,
+    money: Vec<Money>,
     /// The terms that `money` is reckoned under.
     terms: usize,
     /// Entries found so far, over all pieces.
@@ -184,7 +230,7 @@ impl ExitTable {
     pub(super) fn under_terms(&mut self, terms: usize) {
         if self.terms != terms {
             self.terms = terms;
-            self.money.fill(None);
+            self.money.fill(Money::Unknown);
         }
     }
 
@@ -197,7 +243,7 @@ impl ExitTable {
         }
         self.found += 1;
         self.entries.push(find());
-        self.money.push(None);
+        self.money.push(Money::Unknown);
         self.places[i - self.start] = self.entries.len() as u16;
         self.entries.len() - 1
     }
@@ -211,7 +257,10 @@ impl ExitTable {
     /// Its money, reckoned by `reckon` if nobody asked before.
     #[inline]
     pub(super) fn money(&mut self, place: usize, reckon: impl FnOnce(&Entry) -> Money) -> &Money {
-        let entry = &self.entries[place];
-        self.money[place].get_or_insert_with(|| reckon(entry))
+        let money = &mut self.money[place];
+        if matches!(money, Money::Unknown) {
+            *money = reckon(&self.entries[place]);
+        }
+        money
     }
 }

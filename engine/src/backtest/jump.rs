@@ -76,32 +76,82 @@ impl Paid {
             result,
             r: result / terms.risk,
             r_stop,
-            hold_bars: (leave.bar - entry_bar) as u64,
+            hold_bars: (leave.bar - entry_bar) as u32,
             long: wish.direction == Direction::Long,
         };
         Self { price, fee: terms.exit_fee(leave.reason, price, filled.lots), facts }
     }
 }
 
-/// The least and the greatest open profit over the bars a position is marked on, and whether both are reached there.
+/// A round trip as the account sees it: all that most trades are looked at for, in one line of the cache.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Swing {
+#[repr(align(64))]
+pub(super) struct Deal {
+    pub(super) entry_fee: f64,
+    pub(super) exit_fee: f64,
+    /// Bounds of the open profit over the bars it is marked on.
     pub(super) least: f64,
     pub(super) greatest: f64,
+    pub(super) result: f64,
+    pub(super) r: f64,
+    pub(super) r_stop: f64,
+    pub(super) exit_bar: u32,
+    pub(super) long: bool,
+    pub(super) has_stop: bool,
+    /// Both bounds are reached on these bars.
     pub(super) reached: bool,
 }
 
-impl Swing {
-    /// From the extremes of the middle price. Profit is monotone in it, also after rounding.
+impl Deal {
+    /// `mids`: bounds of the middle price over the bars it is marked on; profit is monotone in it, also after rounding.
     pub(super) fn new(wish: &Wish, filled: &Filled, terms: &Terms, mids: (f64, f64), reached: bool) -> Self {
         let gain = |mid| terms.gain(wish.direction, filled.price, mid, filled.lots);
         let (a, b) = (gain(mids.0), gain(mids.1));
-        let (least, greatest) = if wish.direction == Direction::Long { (a, b) } else { (b, a) };
-        Self { least, greatest, reached }
+        let long = wish.direction == Direction::Long;
+        let (least, greatest) = if long { (a, b) } else { (b, a) };
+        Self {
+            entry_fee: filled.fee,
+            exit_fee: 0.0,
+            least,
+            greatest,
+            result: 0.0,
+            r: 0.0,
+            r_stop: 0.0,
+            exit_bar: u32::MAX,
+            long,
+            has_stop: false,
+            reached,
+        }
+    }
+
+    /// With its end.
+    pub(super) fn closed(self, exit_bar: usize, paid: &Paid) -> Self {
+        let facts = &paid.facts;
+        Self {
+            exit_fee: paid.fee,
+            result: facts.result,
+            r: facts.r,
+            r_stop: facts.r_stop.unwrap_or(0.0),
+            has_stop: facts.r_stop.is_some(),
+            exit_bar: exit_bar as u32,
+            ..self
+        }
+    }
+
+    #[inline]
+    fn facts(&self, entry_bar: usize) -> TradeFacts {
+        TradeFacts {
+            result: self.result,
+            r: self.r,
+            r_stop: self.has_stop.then_some(self.r_stop),
+            hold_bars: self.exit_bar - entry_bar as u32,
+            long: self.long,
+        }
     }
 }
 
-const NO_DAY: u32 = u32::MAX;
+/// Before the first bar.
+const NO_BAR: isize = -1;
 
 /// A run between two trades.
 #[derive(Debug, Clone)]
@@ -113,13 +163,14 @@ pub(super) struct Progress {
     ledger: Ledger,
     drawdown: Drawdown,
     ends: DayEnds,
-    /// Day of the last bar taken, and its equity.
-    day: u32,
+    /// Last bar of the day of the last bar taken, and the equity of that bar.
+    day_end: isize,
     day_equity: f64,
     first_equity: Option<f64>,
     sums: TradeSums,
     entry_days: u64,
-    last_entry_day: u32,
+    /// Last bar of the day of the last entry.
+    entry_day_end: isize,
     pub(super) counters: Counters,
     last_signal: Option<usize>,
     last_exit: Option<usize>,
@@ -146,12 +197,12 @@ impl Progress {
             ledger: Ledger::new(balance),
             drawdown: Drawdown::new(balance),
             ends: DayEnds::default(),
-            day: NO_DAY,
+            day_end: NO_BAR,
             day_equity: balance,
             first_equity: None,
             sums: TradeSums::new(),
             entry_days: 0,
-            last_entry_day: NO_DAY,
+            entry_day_end: NO_BAR,
             counters: Counters { bars: (course.end - course.start) as u64, ..Counters::default() },
             last_signal: None,
             last_exit: None,
@@ -179,6 +230,12 @@ impl Progress {
         if plan.cooldown_bars <= 1 && plan.cooldown_ns <= 0 && plan.cooldown_after_exit_ns <= 0 {
             return from;
         }
+        self.after_cooldowns(course, from)
+    }
+
+    #[inline(never)]
+    fn after_cooldowns(&self, course: &Course<'_>, from: usize) -> usize {
+        let plan = course.plan;
         let times = &course.bars.open_time;
         let after = |from: usize, since: usize, ns: i64| {
             if ns <= 0 || from >= course.end {
@@ -208,30 +265,39 @@ impl Progress {
             self.first_equity = Some(balance);
         }
         self.drawdown.push_run(balance, until - self.flat_from);
-        self.begin_day(landmarks.day_of[self.flat_from]);
-        let last = landmarks.day_of[until - 1];
-        if last != self.day {
-            self.ends.push(balance);
-            self.ends.push_unchanged(u64::from(last - self.day - 1));
-            self.day = last;
+        if until as isize > self.day_end + 1 {
+            self.flat_days(landmarks, until, balance);
         }
         self.day_equity = balance;
         self.flat_from = until;
     }
 
+    /// Days that begin or end before `until`, all but the first of them flat.
+    #[inline(never)]
+    fn flat_days(&mut self, landmarks: &Landmarks, until: usize, balance: f64) {
+        self.begin_day(landmarks, self.flat_from);
+        if until as isize > self.day_end + 1 {
+            let (first, last) = (landmarks.day_of[self.day_end as usize], landmarks.day_of[until - 1]);
+            self.ends.push(balance);
+            self.ends.push_unchanged(u64::from(last - first - 1));
+            self.day_end = landmarks.day_last[last as usize] as isize;
+        }
+    }
+
+    /// The day of `bar` is under way.
     #[inline]
-    fn begin_day(&mut self, day: u32) {
-        if day != self.day {
-            if self.day != NO_DAY {
+    fn begin_day(&mut self, landmarks: &Landmarks, bar: usize) {
+        if bar as isize > self.day_end {
+            if self.day_end != NO_BAR {
                 self.ends.push(self.day_equity);
             }
-            self.day = day;
+            self.day_end = landmarks.day_last[landmarks.day_of[bar] as usize] as isize;
         }
     }
 
     /// Takes the bars `entry .. exit` on which a position is marked; `gain` is its open profit at a bar.
     #[inline]
-    fn held(&mut self, landmarks: &Landmarks, entry: usize, exit: usize, swing: &Swing, gain: impl Fn(usize) -> f64) {
+    fn held(&mut self, landmarks: &Landmarks, entry: usize, exit: usize, deal: &Deal, gain: impl Fn(usize) -> f64) {
         if entry == exit {
             return;
         }
@@ -239,75 +305,70 @@ impl Progress {
         if self.first_equity.is_none() {
             self.first_equity = Some(balance + gain(entry));
         }
-        let (low, high) = (balance + swing.least, balance + swing.greatest);
+        let (low, high) = (balance + deal.least, balance + deal.greatest);
         let peak = self.drawdown.high_water();
-        let deepens = peak - low > self.drawdown.fall();
-        // Not `high >= peak`: an undefined bound decides nothing.
-        if high < peak && !deepens {
+        // An undefined bound decides nothing.
+        if high < peak && peak - low <= self.drawdown.fall() {
             self.drawdown.skip(exit - entry);
-        } else if high < peak && swing.reached {
+        } else if high < peak && deal.reached {
             self.drawdown.push_below_peak(low, exit - entry);
         } else {
             (entry..exit).for_each(|bar| self.drawdown.push(balance + gain(bar)));
         }
-        self.begin_day(landmarks.day_of[entry]);
-        let last = landmarks.day_of[exit - 1];
-        while self.day < last {
-            self.ends.push(balance + gain(landmarks.day_last[self.day as usize]));
-            self.day += 1;
+        if exit as isize > self.day_end {
+            self.held_days(landmarks, entry, exit, |bar| balance + gain(bar));
         }
         self.flat_from = exit;
     }
 
-    /// A position from `entry` to `leave`, closed.
-    #[inline]
-    pub(super) fn round_trip(
-        &mut self,
-        course: &Course<'_>,
-        wish: &Wish,
-        entry: usize,
-        filled: &Filled,
-        swing: &Swing,
-        exit: usize,
-        paid: &Paid,
-    ) {
-        let landmarks = course.landmarks;
-        self.flat(landmarks, entry);
-        self.ledger.book_entry(filled.fee);
-        self.held(landmarks, entry, exit, swing, |bar| gain_at(course, wish, filled, bar));
-        // A day that ends with the position open ends at its open profit; every other day is told when it ends.
-        if exit > entry && landmarks.day_of[exit] != landmarks.day_of[exit - 1] {
-            self.day_equity = self.ledger.balance() + gain_at(course, wish, filled, exit - 1);
+    /// Days that begin or end between `entry` and `exit`.
+    #[inline(never)]
+    fn held_days(&mut self, landmarks: &Landmarks, entry: usize, exit: usize, equity: impl Fn(usize) -> f64) {
+        self.begin_day(landmarks, entry);
+        while exit as isize > self.day_end + 1 {
+            let last = self.day_end as usize;
+            self.ends.push(equity(last));
+            self.day_end = landmarks.day_last[landmarks.day_of[last] as usize + 1] as isize;
         }
-        self.ledger.book_exit(paid.facts.result, paid.fee);
-        self.sums.push(&paid.facts);
-        let day = landmarks.day_of[entry];
-        self.entry_days += u64::from(day != self.last_entry_day);
-        self.last_entry_day = day;
+        // Should the exit be on a new day, this one ends with the position open.
+        self.day_equity = equity(exit - 1);
+    }
+
+    /// A position entered on `entry` that is closed as `deal` says; `gain` is its open profit at a bar.
+    #[inline]
+    pub(super) fn round_trip(&mut self, course: &Course<'_>, entry: usize, deal: &Deal, gain: impl Fn(usize) -> f64) {
+        let exit = deal.exit_bar as usize;
+        self.enters(course, entry, deal);
+        self.held(course.landmarks, entry, exit, deal, gain);
+        self.ledger.book_exit(deal.result, deal.exit_fee);
+        self.sums.push(&deal.facts(entry));
+        if entry as isize > self.entry_day_end {
+            self.entry_days += 1;
+            let landmarks = course.landmarks;
+            self.entry_day_end = landmarks.day_last[landmarks.day_of[entry] as usize] as isize;
+        }
         self.counters.fills += 2;
         self.counters.exposed_bars += (exit - entry) as u64;
         self.last_exit = Some(exit);
         self.next = self.earliest(course, exit + 1);
     }
 
-    /// A position that is still open on the last bar.
-    pub(super) fn stays_open(
-        &mut self,
-        course: &Course<'_>,
-        wish: &Wish,
-        entry: usize,
-        filled: &Filled,
-        swing: &Swing,
-    ) {
-        let landmarks = course.landmarks;
-        self.flat(landmarks, entry);
-        self.ledger.book_entry(filled.fee);
-        self.held(landmarks, entry, course.end, swing, |bar| gain_at(course, wish, filled, bar));
-        self.day_equity = self.ledger.balance() + gain_at(course, wish, filled, course.end - 1);
+    /// A position entered on `entry` that is still open on the last bar.
+    pub(super) fn stays_open(&mut self, course: &Course<'_>, entry: usize, deal: &Deal, gain: impl Fn(usize) -> f64) {
+        self.enters(course, entry, deal);
+        let last_equity = self.ledger.balance() + gain(course.end - 1);
+        self.held(course.landmarks, entry, course.end, deal, gain);
+        self.day_equity = last_equity;
         self.counters.fills += 1;
         self.counters.exposed_bars += (course.end - 1 - entry) as u64;
         self.counters.open_positions_at_end = 1;
         self.next = course.end;
+    }
+
+    #[inline]
+    fn enters(&mut self, course: &Course<'_>, entry: usize, deal: &Deal) {
+        self.flat(course.landmarks, entry);
+        self.ledger.book_entry(deal.entry_fee);
     }
 
     /// Nothing more happens: the metrics.
@@ -332,10 +393,4 @@ impl Progress {
         let fees = self.ledger.fees_total();
         Ok((summarise_sums(&self.sums, self.entry_days, &facts, &self.counters, fees), self.counters, self.ledger))
     }
-}
-
-/// Open profit of a position at the close of `bar`.
-#[inline]
-fn gain_at(course: &Course<'_>, wish: &Wish, filled: &Filled, bar: usize) -> f64 {
-    course.plan.terms.gain(wish.direction, filled.price, course.landmarks.mid[bar], filled.lots)
 }

@@ -10,6 +10,7 @@ mod jump;
 mod landmarks;
 mod pending;
 mod reader;
+pub mod result;
 mod setup;
 pub mod tile;
 pub mod walk;

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::backtest::exits::{Entry, ExitRule, ExitTable, Ground, Money, Position, at_close};
-use crate::backtest::jump::{Course, Filled, Leave, Paid, Progress, Swing};
+use crate::backtest::jump::{Course, Deal, Filled, Leave, Paid, Progress};
 use crate::backtest::landmarks::Landmarks;
 use crate::backtest::setup::{Market, Prepared};
 use crate::backtest::walk::{Nobody, Plan};
@@ -22,9 +22,11 @@ use crate::indicators::{Column, ColumnKey, ZONE};
 use crate::metrics::{Counters, MetricValues, first_not_finite};
 use crate::portfolio::Trade;
 use crate::rules::{
-    BitMask, Condition, ConditionSet, Expr, GuardEvaluator, LateGuard, Node, Operand, Rule, RuleSet, Term, Values,
+    BitMask, Condition, ConditionSet, Expr, GuardEvaluator, LateGuard, MaskCache, Node, Operand, Rule, RuleSet, Term,
+    Values, read_ahead,
 };
 use crate::strategy::{OrderType, Variant};
+use crate::units::Direction;
 
 /// One backtest of a tile.
 #[derive(Clone)]
@@ -118,7 +120,8 @@ pub struct Workspace {
 
 /// Bytes of columns that a piece of time may have: half the second-level cache of a small server core.
 const PIECE_BYTES: usize = 1 << 20;
-const PIECE_BARS: Range<usize> = 1024..16_384;
+/// Powers of two, so that a piece lies within one page of a mask.
+const PIECE_BARS: Range<usize> = 1024..MaskCache::PAGE_BARS;
 
 impl Workspace {
     /// What was done so far.
@@ -190,7 +193,7 @@ impl Workspace {
         };
         let landmarks = market.landmarks();
         let binder = Binder { columns: &columns, market, shared };
-        let mut tile = match Tile::bind(jobs, members, &landmarks, &binder) {
+        let mut tile = match Tile::bind(jobs, members, landmarks, &binder) {
             Ok(tile) => tile,
             Err(error) => {
                 members.iter().for_each(|at| results[*at] = Some(Err(error.clone())));
@@ -198,7 +201,8 @@ impl Workspace {
             }
         };
         let per_bar = (columns.keys.len() + 8) * size_of::<f64>();
-        let piece = (PIECE_BYTES / per_bar / ZONE * ZONE).clamp(PIECE_BARS.start, PIECE_BARS.end);
+        let fitting = PIECE_BYTES / per_bar;
+        let piece = (1_usize << fitting.max(1).ilog2()).clamp(PIECE_BARS.start, PIECE_BARS.end);
         let start = members.iter().map(|at| jobs[*at].bars.start).min().unwrap_or(0) / piece * piece;
         let end = members.iter().map(|at| jobs[*at].bars.end).max().unwrap_or(0);
         if trades.is_some() {
@@ -386,22 +390,50 @@ impl<'a> Tile<'a> {
     /// Every job as far as entries on the bars of `piece`.
     fn advance(&mut self, piece: Range<usize>, workspace: &mut Workspace) {
         let blocks = piece.start / ZONE..piece.end.div_ceil(ZONE);
+        if self.groups.iter().flat_map(|group| &group.runners).any(|runner| runner.enters_in(&piece)) {
+            self.conditions.prepare_all(&blocks);
+            self.read_ahead(&piece);
+        }
         for group in &mut self.groups {
             if group.runners.iter().all(|runner| !runner.enters_in(&piece)) {
                 continue;
             }
             workspace.tables.resize_with(workspace.tables.len().max(group.exits.len()), ExitTable::default);
             workspace.tables[..group.exits.len()].iter_mut().for_each(|table| table.reset(piece.start, piece.len()));
-            for exit in &group.exits {
-                if let Some(condition) = &exit.condition {
-                    self.conditions.prepare(condition, &blocks);
-                }
-            }
             for runner in &mut group.runners {
                 if runner.enters_in(&piece) {
                     let tables = &mut workspace.tables[..group.exits.len()];
                     let ground = Scene { exits: &group.exits, end: group.end, piece: &piece, blocks: &blocks };
-                    runner.advance(&ground, &mut self.conditions, tables, &mut workspace.words);
+                    runner.advance(&ground, &self.conditions, tables, &mut workspace.words);
+                }
+            }
+        }
+    }
+}
+
+impl Tile<'_> {
+    /// Fetches the prices and levels of a piece.
+    fn read_ahead(&self, piece: &Range<usize>) {
+        let Some(course) = self.groups.first().and_then(|group| group.runners.first()).map(|runner| runner.course)
+        else {
+            return;
+        };
+        let exits = || self.groups.iter().flat_map(|group| &group.exits);
+        let (bid, ask) = (&course.bars.bid, &course.bars.ask);
+        let mut columns: Vec<&[f64]> = vec![&course.landmarks.mid];
+        if exits().any(|exit| exit.rule.direction == Direction::Long) {
+            columns.extend([&*bid.open, &*bid.high, &*bid.low, &*ask.close]);
+        }
+        if exits().any(|exit| exit.rule.direction == Direction::Short) {
+            columns.extend([&*ask.open, &*ask.high, &*ask.low, &*bid.close]);
+        }
+        columns.into_iter().for_each(|values| read_ahead(values, piece));
+        let mut seen: Vec<&Option<Operand>> = Vec::new();
+        for exit in exits() {
+            for (operand, term) in [(&exit.rule.stop, &exit.stop), (&exit.rule.target, &exit.target)] {
+                if !seen.contains(&operand) {
+                    seen.push(operand);
+                    term.iter().for_each(|term| term.read_ahead(piece));
                 }
             }
         }
@@ -468,7 +500,7 @@ impl Runner<'_> {
     fn advance(
         &mut self,
         scene: &Scene<'_, '_>,
-        conditions: &mut ConditionSet<'_>,
+        conditions: &ConditionSet<'_>,
         tables: &mut [ExitTable],
         words: &mut Vec<u64>,
     ) {
@@ -505,17 +537,13 @@ impl Runner<'_> {
                 }
                 let exit = &scene.exits[rule];
                 let place = table.place(bar, || exit.entry(&ground, conditions, bar));
-                match table.entry(place) {
-                    Entry::Undefined => continue,
-                    Entry::Invalid(error) => {
-                        self.failure = Some(error.as_ref().clone());
-                        return;
-                    }
-                    Entry::Position(_) => {}
+                if self.enter(exit, rule, table, place, bar) {
+                    next = self.progress.next;
+                    break;
                 }
-                self.enter(exit, rule, table, place, bar);
-                next = self.progress.next;
-                break;
+            }
+            if self.failure.is_some() {
+                return;
             }
             from = next;
         }
@@ -523,43 +551,65 @@ impl Runner<'_> {
         self.progress.next = from.max(end);
     }
 
-    /// A signal on `bar`.
+    /// The conditions of `rule` hold on `bar`; false if there is no signal, because a level is undefined.
     #[inline]
-    fn enter(&mut self, exit: &ExitRule<'_>, rule: usize, table: &mut ExitTable, place: usize, bar: usize) {
+    fn enter(&mut self, exit: &ExitRule<'_>, rule: usize, table: &mut ExitTable, place: usize, bar: usize) -> bool {
         let course = self.course;
+        let terms = &course.plan.terms;
         let k = self.progress.counters.fills;
-        self.progress.signal(bar);
-        let reckon = |entry: &Entry| match entry {
-            Entry::Position(position) => position.money(bar, &course.plan.terms, k, course.draws),
-            Entry::Undefined | Entry::Invalid(_) => Money { filled: None, paid: None },
-        };
+        let reckoned;
         let money = match self.terms {
-            Some(_) => *table.money(place, reckon),
-            None => reckon(table.entry(place)),
-        };
-        let Entry::Position(position) = table.entry(place) else { return };
-        let Some((filled, swing)) = &money.filled else {
-            self.progress.refused(&course, bar);
-            return;
-        };
-        let natural = position.leave.zip(money.paid);
-        let natural =
-            natural.filter(|(leave, _)| leave.bar < course.end && !self.may_time_out(exit.rule, bar, leave.bar));
-        let (leave, paid, swing) = match natural {
-            Some((leave, paid)) => (leave, paid, *swing),
+            Some(_) => table.money(place, |entry| entry.money(bar, terms, k, course.draws)),
             None => {
-                let swing = Swing { reached: false, ..*swing };
-                let Some(leave) = self.cut_short(exit.rule, position, bar) else {
-                    self.progress.stays_open(&course, &position.wish, bar, filled, &swing);
-                    return;
-                };
-                let terms = &course.plan.terms;
-                (leave, Paid::new(&position.wish, filled, bar, &leave, terms, k + 1, course.draws), swing)
+                reckoned = table.entry(place).money(bar, terms, k, course.draws);
+                &reckoned
             }
         };
-        self.progress.round_trip(&course, &position.wish, bar, filled, &swing, leave.bar, &paid);
+        match money {
+            Money::Deal(deal) => {
+                self.progress.signal(bar);
+                let exit_bar = deal.exit_bar as usize;
+                if exit_bar < course.end && !self.may_time_out(exit.rule, bar, exit_bar) && self.trades.is_none() {
+                    let deal = *deal;
+                    let entry = table.entry(place);
+                    self.progress.round_trip(&course, bar, &deal, entry.open_profit(&course, k));
+                } else {
+                    let deal = *deal;
+                    self.leave_by_all_rules(exit.rule, rule, table.entry(place), &deal, bar, k);
+                }
+            }
+            Money::Refused => {
+                self.progress.signal(bar);
+                self.progress.refused(&course, bar);
+            }
+            Money::Undefined | Money::Unknown => return false,
+            Money::Invalid => {
+                if let Entry::Invalid(error) = table.entry(place) {
+                    self.failure = Some(error.as_ref().clone());
+                }
+            }
+        }
+        true
+    }
+
+    /// A position that a time limit or an end may cut short, or whose trade is wanted.
+    #[inline(never)]
+    fn leave_by_all_rules(&mut self, exit: &Rule, rule: usize, entry: &Entry, deal: &Deal, bar: usize, k: u64) {
+        let course = self.course;
+        let terms = &course.plan.terms;
+        let Entry::Position(position) = entry else { return };
+        let Some(filled) = position.wish.fill(terms, k, course.draws) else { return };
+        let gain = |at: usize| terms.gain(position.wish.direction, filled.price, course.landmarks.mid[at], filled.lots);
+        let Some(leave) = self.cut_short(exit, position, bar) else {
+            self.progress.stays_open(&course, bar, &Deal { reached: false, ..*deal }, gain);
+            return;
+        };
+        let paid = position.paid(&filled, bar, &leave, terms, k + 1, course.draws);
+        let reached = position.leave == Some(leave);
+        let deal = Deal { reached, ..*deal }.closed(leave.bar, &paid);
+        self.progress.round_trip(&course, bar, &deal, gain);
         if let Some(trades) = &mut self.trades {
-            trades.push(trade(&course, exit.rule, rule, position, bar, filled, &leave, &paid, k));
+            trades.push(trade(&course, exit, rule, position, bar, &filled, &leave, &paid, k));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::read::Candles;
+use crate::data::read::{Columns, Rows};
 use crate::error::{Error, Result};
 use crate::units::Timeframe;
 
@@ -22,22 +22,23 @@ pub struct Alignment {
 }
 
 /// Reduces both sides to their common stamps; more than 1 % lost on either side fails.
-pub(crate) fn align(bid: &mut Candles, ask: &mut Candles, symbol: &str, timeframe: Timeframe) -> Result<Alignment> {
-    let (bid_count, ask_count) = (bid.len(), ask.len());
-    if bid.time != ask.time {
-        let (bid_rows, ask_rows) = common_rows(&bid.time, &ask.time);
+pub(crate) fn align(bid: &mut impl Rows, ask: &mut impl Rows, symbol: &str, timeframe: Timeframe) -> Result<Alignment> {
+    let (bid_count, ask_count) = (bid.columns().len(), ask.columns().len());
+    if bid.columns().time != ask.columns().time {
+        let (bid_rows, ask_rows) = common_rows(bid.columns().time, ask.columns().time);
         bid.keep(&bid_rows);
         ask.keep(&ask_rows);
     }
-    let stats = judge(bid_count, ask_count, bid.len()).map_err(|reason| Error::DataAlignment {
+    let common = bid.columns().len();
+    let stats = judge(bid_count, ask_count, common).map_err(|reason| Error::DataAlignment {
         symbol: symbol.to_owned(),
         timeframe,
         bid: bid_count,
         ask: ask_count,
-        common: bid.len(),
+        common,
         reason: reason.to_owned(),
     })?;
-    refuse_crossed(bid, ask, symbol, timeframe)?;
+    refuse_crossed(&bid.columns(), &ask.columns(), symbol, timeframe)?;
     Ok(stats)
 }
 
@@ -79,7 +80,7 @@ fn common_rows(bid: &[i64], ask: &[i64]) -> (Vec<usize>, Vec<usize>) {
 }
 
 /// Ask below bid at open or close fails; highs and lows may cross.
-fn refuse_crossed(bid: &Candles, ask: &Candles, symbol: &str, timeframe: Timeframe) -> Result<()> {
+fn refuse_crossed(bid: &Columns<'_>, ask: &Columns<'_>, symbol: &str, timeframe: Timeframe) -> Result<()> {
     for i in 0..bid.len() {
         for (field, bid_price, ask_price) in [("Open", bid.open[i], ask.open[i]), ("Close", bid.close[i], ask.close[i])]
         {

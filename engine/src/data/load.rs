@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -10,6 +11,8 @@ use crate::data::align::{Alignment, align};
 use crate::data::gaps::{Gaps, gaps};
 use crate::data::import::ImportRecord;
 use crate::data::manifest::{InputFile, portable, sha256_hex};
+use crate::data::memory::MemoryBars;
+use crate::data::read::Rows;
 use crate::data::store::{Facts, FileFacts, Slot, Stored, in_memory};
 use crate::data::validate::{Filler, filler, validate};
 use crate::data::{Bars, CostFile, MarketData, NewsCalendar, Session, SymbolSpecs, read, synthetic};
@@ -36,6 +39,8 @@ pub struct Sources {
     /// Names of the variables that replaced a default, as the governance block reports them. The cache folder
     /// changes no result and is not among them.
     pub env_overrides: Vec<String>,
+    /// Bars handed over in memory; with any, no candle file is read.
+    pub memory: Vec<Arc<MemoryBars>>,
 }
 
 impl Sources {
@@ -55,6 +60,7 @@ impl Sources {
             specs_file: path(3, "configs/symbol_specs.yaml"),
             cache_dir: set("OMEGA_CACHE_DIR").unwrap_or_else(|| platform_cache(set).join("omega-opt")),
             env_overrides: OVERRIDES.iter().filter(|name| set(name).is_some()).map(|&name| name.to_owned()).collect(),
+            memory: Vec::new(),
         }
     }
 
@@ -221,7 +227,10 @@ pub fn load(request: &DataRequest, sources: &Sources) -> Result<LoadedData> {
         warnings: Vec::new(),
     };
     for timeframe in timeframes() {
-        let series = Series::read(&root, &request.symbol, timeframe, Some(&sources.cache_dir))?;
+        let series = match in_memory_series(request, sources, timeframe)? {
+            Some(series) => series,
+            None => Series::read(&root, &request.symbol, timeframe, Some(&sources.cache_dir))?,
+        };
         let (bars, first_tradable) = series.window(request, longest)?;
         series.account(&bars, &request.sessions, &mut loaded);
         if timeframe == request.primary {
@@ -233,6 +242,28 @@ pub fn load(request: &DataRequest, sources: &Sources) -> Result<LoadedData> {
     }
     refuse_unmapped(&loaded.market)?;
     Ok(loaded)
+}
+
+/// The bars in memory of `timeframe`; none if no bars are in memory at all.
+///
+/// Files and generated bars are no stand-in for what is missing in memory: bars of two origins would be one result.
+fn in_memory_series(request: &DataRequest, sources: &Sources, timeframe: Timeframe) -> Result<Option<Series>> {
+    if sources.memory.is_empty() {
+        return Ok(None);
+    }
+    if request.synthetic.is_some() {
+        return Err(Error::config("data", "must be left out where bars are given in memory"));
+    }
+    let wanted = |bars: &&Arc<MemoryBars>| bars.symbol() == request.symbol && bars.timeframe() == timeframe;
+    let found = sources.memory.iter().find(wanted).ok_or_else(|| {
+        let given = sources.memory.iter().map(|bars| format!("{} {}", bars.symbol(), bars.timeframe()));
+        Error::DataFile {
+            kind: "NotInMemory",
+            path: PathBuf::from(format!("{0}/{0}_{timeframe}", request.symbol)),
+            reason: format!("NotInMemory: the bars given are {}", given.collect::<Vec<_>>().join(", ")),
+        }
+    })?;
+    Ok(Some(found.series().clone()))
 }
 
 /// Every tradable bar needs a longer bar that has opened (`data-contract.md` §10). The first one decides for all.
@@ -249,11 +280,11 @@ fn refuse_unmapped(market: &MarketData) -> Result<()> {
 }
 
 /// A pair of files, read, checked and aligned as a whole.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Series {
     pub(crate) stored: Stored,
     pub(crate) inputs: [InputFile; 2],
-    symbol: String,
+    pub(crate) symbol: String,
 }
 
 impl Series {
@@ -409,16 +440,34 @@ type Checked = (read::Candles, FileFacts);
 
 fn checked(bytes: bytes::Bytes, label: &Path) -> Result<Checked> {
     let mut candles = read::candles(bytes, label)?;
-    let rows = candles.len();
-    let duplicates_dropped = validate(&mut candles, label)?;
-    let (first, last) = (candles.time.first().copied(), candles.time.last().copied());
-    let facts = FileFacts {
+    let facts = check_side(&mut candles, label)?;
+    Ok((candles, facts))
+}
+
+/// The row checks of one side, and what is known of it.
+pub(crate) fn check_side(side: &mut impl Rows, label: &Path) -> Result<FileFacts> {
+    let rows = side.columns().len();
+    let duplicates_dropped = validate(side, label)?;
+    let time = side.columns().time;
+    let (first, last) = (time.first().copied(), time.last().copied());
+    Ok(FileFacts {
         rows: rows as u64,
         start_time_ns: first.unwrap_or_default(),
         end_time_ns: last.unwrap_or_default(),
         duplicates_dropped,
-    };
-    Ok((candles, facts))
+    })
+}
+
+/// Brings two checked sides together.
+pub(crate) fn check_pair_of<R: Rows>(
+    (bid, bid_facts): (&mut R, FileFacts),
+    (ask, ask_facts): (&mut R, FileFacts),
+    symbol: &str,
+    timeframe: Timeframe,
+) -> Result<Facts> {
+    let alignment = align(bid, ask, symbol, timeframe)?;
+    let filler = filler(bid.columns().time, bid, ask, timeframe);
+    Ok(Facts { bid: bid_facts, ask: ask_facts, alignment, filler })
 }
 
 fn pair(
@@ -427,9 +476,8 @@ fn pair(
     symbol: &str,
     timeframe: Timeframe,
 ) -> Result<(read::Candles, read::Candles, Facts)> {
-    let alignment = align(&mut bid, &mut ask, symbol, timeframe)?;
-    let filler = filler(&bid.time, &bid, &ask, timeframe);
-    Ok((bid, ask, Facts { bid: bid_facts, ask: ask_facts, alignment, filler }))
+    let facts = check_pair_of((&mut bid, bid_facts), (&mut ask, ask_facts), symbol, timeframe)?;
+    Ok((bid, ask, facts))
 }
 
 /// One pair of candle files, judged.

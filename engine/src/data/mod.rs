@@ -13,6 +13,7 @@ mod instrument;
 mod load;
 mod manifest;
 mod map;
+mod memory;
 mod news;
 mod rates;
 mod read;
@@ -31,6 +32,7 @@ pub use load::{
     ByTimeframe, CheckedPair, Counts, DataRequest, Governance, LoadedData, Sources, SyntheticSource, check_pair, load,
 };
 pub use manifest::{InputFile, Manifest, sha256_hex};
+pub use memory::MemoryBars;
 pub use news::{Impact, NewsCalendar, NewsEvent, NewsFilter};
 pub use rates::{Conversion, Leg, Rates};
 pub use sessions::{Session, open_at, session_mask};

@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 pub(crate) const TIME: &str = "UTC time";
 const PRICES: [&str; 4] = ["Open", "High", "Low", "Close"];
 const VOLUME: &str = "Volume";
+/// The columns of a candle file.
+pub(crate) const NAMES: [&str; 6] = [TIME, "Open", "High", "Low", "Close", VOLUME];
 
 /// The six columns of one file, in file order.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -30,7 +32,18 @@ pub(crate) struct Candles {
     pub(crate) volume: Vec<f64>,
 }
 
-impl Candles {
+/// The six columns of one side of the market, wherever they live.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Columns<'a> {
+    pub(crate) time: &'a [i64],
+    pub(crate) open: &'a [f64],
+    pub(crate) high: &'a [f64],
+    pub(crate) low: &'a [f64],
+    pub(crate) close: &'a [f64],
+    pub(crate) volume: &'a [f64],
+}
+
+impl Columns<'_> {
     pub(crate) fn len(&self) -> usize {
         self.time.len()
     }
@@ -39,9 +52,34 @@ impl Candles {
     pub(crate) fn row(&self, i: usize) -> [f64; 5] {
         [self.open[i], self.high[i], self.low[i], self.close[i], self.volume[i]]
     }
+}
 
+/// One side of the market that the checks may thin out: columns read from a file, or shared with whoever made them.
+pub(crate) trait Rows {
+    /// The columns as they are now.
+    fn columns(&self) -> Columns<'_>;
     /// Keeps the rows at `rows`, ascending.
-    pub(crate) fn keep(&mut self, rows: &[usize]) {
+    fn keep(&mut self, rows: &[usize]);
+}
+
+impl Candles {
+    pub(crate) fn len(&self) -> usize {
+        self.time.len()
+    }
+
+    /// Open, high, low, close, volume of row `i`.
+    pub(crate) fn row(&self, i: usize) -> [f64; 5] {
+        self.columns().row(i)
+    }
+}
+
+impl Rows for Candles {
+    fn columns(&self) -> Columns<'_> {
+        let Self { time, open, high, low, close, volume } = self;
+        Columns { time, open, high, low, close, volume }
+    }
+
+    fn keep(&mut self, rows: &[usize]) {
         fn gather<T: Copy>(column: &mut Vec<T>, rows: &[usize]) {
             for (to, &from) in rows.iter().enumerate() {
                 column[to] = column[from];
@@ -69,20 +107,26 @@ pub(crate) fn shielded<T>(label: &Path, decode: impl FnOnce() -> Result<T>) -> R
 
 fn decode_candles(bytes: Bytes, label: &Path) -> Result<Candles> {
     let table = Table::open(bytes, label)?;
-    table.require_time(label).map_err(|wrong| wrong.into_schema_error(label))?;
-    for name in PRICES {
-        let rule = table.require(name, "Float64", |found| *found == DataType::Float64);
-        rule.map_err(|wrong| wrong.into_schema_error(label))?;
-    }
-    let volume = |found: &DataType| matches!(found, DataType::Float64 | DataType::Int64);
-    table.require(VOLUME, "Float64 or Int64", volume).map_err(|wrong| wrong.into_schema_error(label))?;
-
+    require_candles(table.schema(), label)?;
     let mut all = Candles::default();
-    for batch in table.batches(&[TIME, "Open", "High", "Low", "Close", VOLUME], label)? {
+    for batch in table.batches(&NAMES, label)? {
         refuse_nulls(&batch, all.len(), label)?;
         append(&mut all, &batch);
     }
     Ok(all)
+}
+
+/// Fails unless the schema has the six columns with their types.
+pub(crate) fn require_candles(schema: &Schema, label: &Path) -> Result<()> {
+    let judge = || {
+        require_time(schema)?;
+        for name in PRICES {
+            require(schema, name, "Float64", |found| *found == DataType::Float64)?;
+        }
+        let volume = |found: &DataType| matches!(found, DataType::Float64 | DataType::Int64);
+        require(schema, VOLUME, "Float64 or Int64", volume)
+    };
+    judge().map_err(|wrong: WrongColumn| wrong.into_schema_error(label))
 }
 
 fn append(all: &mut Candles, batch: &RecordBatch) {
@@ -106,8 +150,12 @@ fn append(all: &mut Candles, batch: &RecordBatch) {
     }
 }
 
-fn refuse_nulls(batch: &RecordBatch, rows_before: usize, label: &Path) -> Result<()> {
+/// Fails on a null in one of the six columns; other columns may hold any.
+pub(crate) fn refuse_nulls(batch: &RecordBatch, rows_before: usize, label: &Path) -> Result<()> {
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        if !NAMES.contains(&field.name().as_str()) {
+            continue;
+        }
         if let Some(row) = first_null(column.as_ref()) {
             return Err(Error::DataSchema {
                 kind: "NullValue",
@@ -147,6 +195,35 @@ impl WrongColumn {
     }
 }
 
+fn require(
+    schema: &Schema,
+    name: &str,
+    expected: &str,
+    accepts: impl Fn(&DataType) -> bool,
+) -> Result<(), WrongColumn> {
+    let wrong = |kind, found| WrongColumn { kind, column: name.to_owned(), expected: expected.to_owned(), found };
+    let Ok(field) = schema.field_with_name(name) else {
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        return Err(wrong("MissingColumn", format!("columns {}", names.join(", "))));
+    };
+    if accepts(field.data_type()) { Ok(()) } else { Err(wrong("InvalidColumnType", field.data_type().to_string())) }
+}
+
+fn require_time(schema: &Schema) -> Result<(), WrongColumn> {
+    const EXPECTED: &str = "Timestamp(Nanosecond, \"UTC\")";
+    require(schema, TIME, EXPECTED, |found| matches!(found, DataType::Timestamp(TimeUnit::Nanosecond, _)))?;
+    match schema.field_with_name(TIME).map(|field| field.data_type()) {
+        Ok(DataType::Timestamp(_, Some(zone))) if zone.as_ref() == "UTC" => Ok(()),
+        Ok(DataType::Timestamp(_, zone)) => Err(WrongColumn {
+            kind: "InvalidTimezone",
+            column: TIME.to_owned(),
+            expected: EXPECTED.to_owned(),
+            found: zone.as_ref().map_or_else(|| "no zone".to_owned(), |zone| format!("zone `{zone}`")),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// A Parquet file whose footer has been read.
 pub(crate) struct Table {
     builder: ParquetRecordBatchReaderBuilder<Bytes>,
@@ -180,28 +257,12 @@ impl Table {
         expected: &str,
         accepts: impl Fn(&DataType) -> bool,
     ) -> Result<(), WrongColumn> {
-        let wrong = |kind, found| WrongColumn { kind, column: name.to_owned(), expected: expected.to_owned(), found };
-        let Ok(field) = self.schema().field_with_name(name) else {
-            let names: Vec<&str> = self.schema().fields().iter().map(|field| field.name().as_str()).collect();
-            return Err(wrong("MissingColumn", format!("columns {}", names.join(", "))));
-        };
-        if accepts(field.data_type()) { Ok(()) } else { Err(wrong("InvalidColumnType", field.data_type().to_string())) }
+        require(self.schema(), name, expected, accepts)
     }
 
     /// Fails unless the stamps are nanoseconds of the zone written exactly `UTC`.
     pub(crate) fn require_time(&self, _label: &Path) -> Result<(), WrongColumn> {
-        const EXPECTED: &str = "Timestamp(Nanosecond, \"UTC\")";
-        self.require(TIME, EXPECTED, |found| matches!(found, DataType::Timestamp(TimeUnit::Nanosecond, _)))?;
-        match self.schema().field_with_name(TIME).map(|field| field.data_type()) {
-            Ok(DataType::Timestamp(_, Some(zone))) if zone.as_ref() == "UTC" => Ok(()),
-            Ok(DataType::Timestamp(_, zone)) => Err(WrongColumn {
-                kind: "InvalidTimezone",
-                column: TIME.to_owned(),
-                expected: EXPECTED.to_owned(),
-                found: zone.as_ref().map_or_else(|| "no zone".to_owned(), |zone| format!("zone `{zone}`")),
-            }),
-            _ => Ok(()),
-        }
+        require_time(self.schema())
     }
 
     /// Every batch, only the columns `names`.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::data::read::Candles;
+use crate::data::read::{Columns, Rows};
 use crate::error::{Error, Result};
 use crate::units::Timeframe;
 
@@ -14,7 +14,8 @@ const MARGIN_NS: i64 = 60 * 24 * 60 * 60_000_000_000;
 pub(crate) const RANGE_RULE: &str = "Low <= Open, Close <= High";
 
 /// Checks every row and removes exact duplicates, the first kept. Returns how many were removed.
-pub(crate) fn validate(candles: &mut Candles, label: &Path) -> Result<usize> {
+pub(crate) fn validate(side: &mut impl Rows, label: &Path) -> Result<usize> {
+    let candles = side.columns();
     if candles.len() == 0 {
         return Err(Error::DataCorrupt {
             kind: "EmptyData",
@@ -29,23 +30,23 @@ pub(crate) fn validate(candles: &mut Candles, label: &Path) -> Result<usize> {
     for row in 0..candles.len() {
         let values = candles.row(row);
         if let Some(&previous) = kept.last() {
-            check_order(candles, previous, row, label)?;
+            check_order(&candles, previous, row, label)?;
             if candles.time[row] == candles.time[previous] {
-                check_duplicate(candles, previous, row, label)?;
+                check_duplicate(&candles, previous, row, label)?;
                 continue;
             }
         }
-        check_values(candles.time[row], values).map_err(|(rule, found)| corrupt(candles, row, label, rule, found))?;
+        check_values(candles.time[row], values).map_err(|(rule, found)| corrupt(&candles, row, label, rule, found))?;
         kept.push(row);
     }
     let dropped = candles.len() - kept.len();
     if dropped > 0 {
-        candles.keep(&kept);
+        side.keep(&kept);
     }
     Ok(dropped)
 }
 
-fn check_order(candles: &Candles, previous: usize, row: usize, label: &Path) -> Result<()> {
+fn check_order(candles: &Columns<'_>, previous: usize, row: usize, label: &Path) -> Result<()> {
     let (before, now) = (candles.time[previous], candles.time[row]);
     if now < before {
         let found = format!("{now} ns after {before} ns");
@@ -54,7 +55,7 @@ fn check_order(candles: &Candles, previous: usize, row: usize, label: &Path) -> 
     Ok(())
 }
 
-fn check_duplicate(candles: &Candles, previous: usize, row: usize, label: &Path) -> Result<()> {
+fn check_duplicate(candles: &Columns<'_>, previous: usize, row: usize, label: &Path) -> Result<()> {
     let (first, second) = (candles.row(previous), candles.row(row));
     if first.map(f64::to_bits) != second.map(f64::to_bits) {
         let found = format!("{second:?} after {first:?} (open, high, low, close, volume)");
@@ -81,7 +82,7 @@ fn check_values(time: i64, [open, high, low, close, volume]: [f64; 5]) -> Result
     Ok(())
 }
 
-fn corrupt(candles: &Candles, row: usize, label: &Path, rule: &str, found: String) -> Error {
+fn corrupt(candles: &Columns<'_>, row: usize, label: &Path, rule: &str, found: String) -> Error {
     Error::DataCorrupt {
         kind: "CorruptData",
         path: label.to_owned(),
@@ -105,11 +106,12 @@ pub struct Filler {
 ///
 /// Vendors pad closed markets this way. A quiet market also gives single flat minutes, hence the length; a feed
 /// without volumes never stands still for two hours while it is open.
-pub(crate) fn filler(time: &[i64], bid: &Candles, ask: &Candles, timeframe: Timeframe) -> Filler {
+pub(crate) fn filler(time: &[i64], bid: &impl Rows, ask: &impl Rows, timeframe: Timeframe) -> Filler {
+    let (bid, ask) = (bid.columns(), ask.columns());
     let flat = |i: usize| {
         let still =
-            |c: &Candles| c.volume[i] == 0.0 && c.high[i] == c.low[i] && (i == 0 || c.close[i] == c.close[i - 1]);
-        still(bid) && still(ask)
+            |c: &Columns<'_>| c.volume[i] == 0.0 && c.high[i] == c.low[i] && (i == 0 || c.close[i] == c.close[i - 1]);
+        still(&bid) && still(&ask)
     };
     let shortest = usize::try_from(120 / timeframe.minutes()).unwrap_or(0).max(12);
     let mut found = Filler::default();
@@ -131,6 +133,7 @@ pub(crate) fn filler(time: &[i64], bid: &Candles, ask: &Candles, timeframe: Time
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::read::Candles;
 
     fn bars(rows: &[(i64, [f64; 5])]) -> Candles {
         let mut all = Candles::default();

@@ -158,7 +158,7 @@ pub(crate) struct TradeFacts {
     /// Price move over initial stop distance; none without a stop.
     pub(crate) r_stop: Option<f64>,
     /// Bars from entry to exit.
-    pub(crate) hold_bars: u64,
+    pub(crate) hold_bars: u32,
     /// Side.
     pub(crate) long: bool,
 }
@@ -217,25 +217,23 @@ impl TradeSums {
         self.r_moments.push(trade.r);
         self.gross += trade.result;
         self.r_sum += trade.r;
-        if trade.result > 0.0 {
-            self.wins += 1;
-            self.won += trade.result;
-            self.largest_win = self.largest_win.max(trade.result);
-        }
-        if trade.result < 0.0 {
-            self.losses += 1;
-            self.lost += -trade.result;
-            self.largest_loss = self.largest_loss.max(-trade.result);
-            self.losing_streak += 1;
-            self.longest_losing_streak = self.longest_losing_streak.max(self.losing_streak);
-        } else {
-            self.losing_streak = 0;
-        }
+        // Without branches: whether a trade wins is as hard to guess for a processor as for a trader.
+        let (win, loss) = (trade.result > 0.0, trade.result < 0.0);
+        let won = if win { trade.result } else { 0.0 };
+        let lost = if loss { -trade.result } else { 0.0 };
+        self.wins += u64::from(win);
+        self.losses += u64::from(loss);
+        self.won += won;
+        self.lost += lost;
+        self.largest_win = if won > self.largest_win { won } else { self.largest_win };
+        self.largest_loss = if lost > self.largest_loss { lost } else { self.largest_loss };
+        self.losing_streak = if loss { self.losing_streak + 1 } else { 0 };
+        self.longest_losing_streak = self.longest_losing_streak.max(self.losing_streak);
         if let Some(r_stop) = trade.r_stop {
             self.r_stop_sum += r_stop;
             self.r_stop_count += 1;
         }
-        self.hold_bars += trade.hold_bars;
+        self.hold_bars += u64::from(trade.hold_bars);
         self.long += u64::from(trade.long);
     }
 }
@@ -250,7 +248,7 @@ pub fn summarise(trades: &[Trade], equity: EquityStats, counters: &Counters, fee
             result: trade.result,
             r: trade.result / risk,
             r_stop: trade.r_multiple,
-            hold_bars: (trade.exit_bar - trade.entry_bar) as u64,
+            hold_bars: (trade.exit_bar - trade.entry_bar) as u32,
             long: trade.direction == Direction::Long,
         });
     }

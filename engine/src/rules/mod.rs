@@ -10,7 +10,7 @@ pub use bound::{BoundRules, Hit, narrowest};
 pub use guards::{ClusterReport, ClusterStatus, GuardCache, GuardEvaluator};
 pub use mask::BitMask;
 pub use query::MaskCache;
-pub(crate) use query::{ConditionSet, Node, Term, Values};
+pub(crate) use query::{ConditionSet, Node, Term, Values, read_ahead};
 
 use crate::indicators::{ColumnKey, GarchKey};
 use crate::units::{Bits, Direction};

@@ -6,17 +6,39 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::indicators::{Budget, Column, ColumnKey, Keep, Reservation, Shared, Shelf, ZONE, Zones};
-use crate::rules::{BitMask, Comparison, Condition, Expr, Operand};
+use crate::rules::{Comparison, Condition, Expr, Operand};
 
-/// A mask and its booking.
+/// A mask that is worked out page by page, when somebody first needs the page, and its booking.
 #[derive(Debug)]
 struct Booked {
-    mask: BitMask,
+    pages: Vec<OnceLock<Box<[u64; PAGE]>>>,
     /// Dropped with the mask.
     _reservation: Reservation,
+}
+
+/// Words of a page.
+const PAGE: usize = 128;
+
+impl Booked {
+    /// The words of `blocks`, which lie on one page, if they are there.
+    fn words(&self, blocks: &Range<usize>) -> Option<&[u64]> {
+        let page = self.pages.get(blocks.start / PAGE)?.get()?;
+        page.get(blocks.start % PAGE..blocks.start % PAGE + blocks.len())
+    }
+
+    fn fill(&self, blocks: &Range<usize>, bound: &BoundCondition<'_>) {
+        let number = blocks.start / PAGE;
+        if let Some(page) = self.pages.get(number) {
+            page.get_or_init(|| {
+                let mut words = Box::new([0; PAGE]);
+                bound.bits_of(number * PAGE..(number + 1) * PAGE, words.as_mut_slice());
+                words
+            });
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -32,7 +54,7 @@ impl Shared for Kept {
     }
 }
 
-/// Whole masks by condition, shared by all trials and threads on one data set.
+/// Masks by condition, shared by all trials and threads on one data set.
 ///
 /// A mask that finds no room under the budget is not made; whoever asked works piece by piece. Bits are the same.
 pub struct MaskCache {
@@ -41,9 +63,12 @@ pub struct MaskCache {
 }
 
 impl MaskCache {
+    /// Bars of a page: whoever asks for the bits of a piece of time keeps within one.
+    pub(crate) const PAGE_BARS: usize = PAGE * ZONE;
+
     /// An empty cache for `len` bars.
     pub fn new(len: usize, budget: Arc<dyn Budget>) -> Self {
-        Self { shelf: Shelf::new(budget, len.div_ceil(64) * size_of::<u64>()), len }
+        Self { shelf: Shelf::new(budget, len.div_ceil(Self::PAGE_BARS) * PAGE * size_of::<u64>()), len }
     }
 
     /// Memory of one mask in bytes.
@@ -61,12 +86,10 @@ impl MaskCache {
         self.shelf.evict(bytes)
     }
 
-    fn get(&self, condition: &Condition, bound: &BoundCondition<'_>) -> Kept {
+    fn get(&self, condition: &Condition) -> Kept {
         self.shelf.get(condition, Keep::Evicting, |reservation| {
-            Kept(reservation.map(|reservation| {
-                let words = (0..self.len.div_ceil(ZONE)).map(|block| bound.bits(block)).collect();
-                Arc::new(Booked { mask: BitMask::from_words(words, self.len), _reservation: reservation })
-            }))
+            let pages = || (0..self.len.div_ceil(Self::PAGE_BARS)).map(|_| OnceLock::new()).collect();
+            Kept(reservation.map(|reservation| Arc::new(Booked { pages: pages(), _reservation: reservation })))
         })
     }
 }
@@ -150,6 +173,18 @@ impl<'a> Term<'a> {
         })
     }
 
+    /// Reads the bars of `range` in order; see [`read_ahead`].
+    pub(crate) fn read_ahead(&self, range: &Range<usize>) {
+        match self {
+            Self::Const(_) => {}
+            Self::Column(column) | Self::Offset { base: column, .. } => read_ahead(column.values, range),
+            Self::Linear { base, term, .. } => {
+                read_ahead(base.values, range);
+                read_ahead(term.values, range);
+            }
+        }
+    }
+
     /// The operand at bar `i`.
     #[inline]
     pub(crate) fn value(&self, i: usize) -> f64 {
@@ -187,6 +222,12 @@ impl<'a> Term<'a> {
         }
     }
 
+    /// No value of the block is infinite. (An undefined one fails every comparison anyway.)
+    #[inline]
+    fn all_finite(&self, block: usize) -> bool {
+        self.bounds(block).is_some_and(|(low, high)| low > f64::NEG_INFINITY && high < f64::INFINITY)
+    }
+
     fn block<'s>(&'s self, block: usize, scratch: &'s mut [f64; ZONE]) -> &'s [f64; ZONE] {
         match self {
             Self::Const(value) => scratch.fill(*value),
@@ -203,6 +244,14 @@ impl<'a> Term<'a> {
         }
         scratch
     }
+}
+
+/// Reads one value per cache line of `values[range]` in order, so that the processor fetches ahead. Whoever then looks at
+/// scattered bars of it finds them in the cache.
+pub(crate) fn read_ahead(values: &[f64], range: &Range<usize>) {
+    const LINE: usize = 8;
+    let piece = values.get(range.clone()).unwrap_or_default();
+    std::hint::black_box(piece.iter().step_by(LINE).fold(0.0, |sum, value| sum + value));
 }
 
 /// A condition over columns.
@@ -234,9 +283,22 @@ impl<'a> BoundCondition<'a> {
 
     /// One bit per bar of a block.
     pub(crate) fn bits(&self, block: usize) -> u64 {
-        if let Some(bits) = self.decided(block) {
-            return bits;
+        self.decided(block).unwrap_or_else(|| self.compared(block))
+    }
+
+    /// The bits of many blocks. Where extremes decide few of them, none is left out: values that are read in order come
+    /// from memory several times faster than those behind gaps.
+    fn bits_of(&self, blocks: Range<usize>, out: &mut [u64]) {
+        let decided = blocks.clone().filter(|block| self.decided(*block).is_some()).count();
+        if decided * 4 < blocks.len() * 3 {
+            out.iter_mut().zip(blocks).for_each(|(word, block)| *word = self.compared(block));
+        } else {
+            out.iter_mut().zip(blocks).for_each(|(word, block)| *word = self.bits(block));
         }
+    }
+
+    /// One bit per bar of a block, value by value.
+    fn compared(&self, block: usize) -> u64 {
         let (mut lefts, mut rights) = ([0.0; ZONE], [0.0; ZONE]);
         let left = self.left.block(block, &mut lefts);
         // A comparison with NaN is false by IEEE rules: an undefined operand needs no test of its own. What lies behind
@@ -256,7 +318,7 @@ impl<'a> BoundCondition<'a> {
                 }
             }
         };
-        let finite = if self.finite { pack(|k| left[k].is_finite()) } else { !0 };
+        let finite = if self.finite && !self.left.all_finite(block) { pack(|k| left[k].is_finite()) } else { !0 };
         related & finite & self.existing(block)
     }
 
@@ -274,8 +336,10 @@ impl<'a> BoundCondition<'a> {
             // Also where a side is undefined throughout. A bound that is undefined itself decides nothing.
             return (!l_min.is_nan() && !l_max.is_nan() && !r_min.is_nan() && !r_max.is_nan()).then_some(0);
         }
-        let finite = !self.finite || l_min > f64::NEG_INFINITY && l_max < f64::INFINITY;
-        let all = certain && finite && self.left.all_defined(block) && self.right.all_defined(block);
+        let all = certain
+            && (!self.finite || self.left.all_finite(block))
+            && self.left.all_defined(block)
+            && self.right.all_defined(block);
         all.then(|| self.existing(block))
     }
 
@@ -299,12 +363,15 @@ fn pack(test: impl Fn(usize) -> bool) -> u64 {
     })
 }
 
-/// Where the bits of a condition come from.
-enum Source<'a> {
-    /// The kept mask.
-    Whole(Arc<Booked>),
-    /// Worked out when a piece is asked for.
-    Piecewise { bound: BoundCondition<'a>, words: Vec<u64>, piece: Range<usize> },
+/// One condition and where its bits are.
+struct Source<'a> {
+    condition: Condition,
+    bound: BoundCondition<'a>,
+    /// Shared with everybody.
+    kept: Option<Arc<Booked>>,
+    /// Otherwise the words of the blocks of `piece`.
+    words: Vec<u64>,
+    piece: Range<usize>,
 }
 
 /// The conditions of settings that are worked on together, by number.
@@ -312,6 +379,8 @@ enum Source<'a> {
 pub(crate) struct ConditionSet<'a> {
     sources: Vec<Source<'a>>,
     numbers: HashMap<Condition, u32>,
+    /// Numbers, those of one column side by side.
+    order: Vec<u32>,
 }
 
 /// An expression over the numbered conditions of a [`ConditionSet`].
@@ -351,49 +420,49 @@ impl<'a> ConditionSet<'a> {
                     return Ok(Node::Is(*number));
                 }
                 let bound = BoundCondition::bind(condition, len, column)?;
-                let kept = if shared(condition) { cache.get(condition, &bound).0 } else { None };
+                let kept = if shared(condition) { cache.get(condition).0 } else { None };
                 let number = self.sources.len() as u32;
-                self.sources.push(match kept {
-                    Some(mask) => Source::Whole(mask),
-                    None => Source::Piecewise { bound, words: Vec::new(), piece: 0..0 },
-                });
+                self.sources.push(Source { condition: *condition, bound, kept, words: Vec::new(), piece: 0..0 });
                 self.numbers.insert(*condition, number);
                 Node::Is(number)
             }
         })
     }
 
-    /// Works out the conditions of `node` on the blocks of `piece`, unless they are there.
-    pub(crate) fn prepare(&mut self, node: &Node, piece: &Range<usize>) {
-        match node {
-            Node::Is(number) => {
-                if let Source::Piecewise { bound, words, piece: done } = &mut self.sources[*number as usize]
-                    && done != piece
-                {
-                    words.clear();
-                    words.extend(piece.clone().map(|block| bound.bits(block)));
+    /// Works out every condition on the blocks of `piece`, which lie on one page. Conditions of one column follow each
+    /// other: its values are read from memory once.
+    pub(crate) fn prepare_all(&mut self, piece: &Range<usize>) {
+        if self.order.len() != self.sources.len() {
+            self.order = (0..self.sources.len() as u32).collect();
+            self.order.sort_by_key(|number| self.sources[*number as usize].condition);
+        }
+        for number in &self.order {
+            let Source { bound, kept, words, piece: done, .. } = &mut self.sources[*number as usize];
+            match kept {
+                Some(kept) => kept.fill(piece, bound),
+                None => {
+                    words.resize(piece.len(), 0);
+                    bound.bits_of(piece.clone(), words);
                     *done = piece.clone();
                 }
             }
-            Node::All(parts) | Node::Any(parts) | Node::AtLeast(_, parts) => {
-                parts.iter().for_each(|part| self.prepare(part, piece));
-            }
-            Node::Never => {}
         }
     }
 
-    /// Writes the bits of `node` on the blocks of `piece` to `out`, one word per block.
-    pub(crate) fn words(&mut self, node: &Node, piece: &Range<usize>, out: &mut [u64]) {
-        self.prepare(node, piece);
+    /// Writes the bits of `node` on the blocks of `piece` to `out`, one word per block. The piece must be prepared.
+    pub(crate) fn words(&self, node: &Node, piece: &Range<usize>, out: &mut [u64]) {
         out.fill(!0);
         self.and_into(node, piece, out);
     }
 
     fn known(&self, number: u32, piece: &Range<usize>) -> &[u64] {
-        match &self.sources[number as usize] {
-            Source::Whole(booked) => &booked.mask.words()[piece.clone()],
-            Source::Piecewise { words, .. } => words,
-        }
+        let source = &self.sources[number as usize];
+        let known = match &source.kept {
+            Some(kept) => kept.words(piece).unwrap_or_default(),
+            None => &source.words,
+        };
+        assert_eq!(known.len(), piece.len(), "a condition was not worked out");
+        known
     }
 
     /// Clears the bits of `out` on which `node` does not hold.
@@ -423,11 +492,14 @@ impl<'a> ConditionSet<'a> {
     /// The bits of `node` on one block, wherever it lies.
     pub(crate) fn bits(&self, node: &Node, block: usize) -> u64 {
         match node {
-            Node::Is(number) => match &self.sources[*number as usize] {
-                Source::Whole(booked) => booked.mask.words().get(block).copied().unwrap_or(0),
-                Source::Piecewise { words, piece, .. } if piece.contains(&block) => words[block - piece.start],
-                Source::Piecewise { bound, .. } => bound.bits(block),
-            },
+            Node::Is(number) => {
+                let source = &self.sources[*number as usize];
+                let known = match &source.kept {
+                    Some(kept) => kept.words(&(block..block + 1)).map(|words| words[0]),
+                    None => source.piece.contains(&block).then(|| source.words[block - source.piece.start]),
+                };
+                known.unwrap_or_else(|| source.bound.bits(block))
+            }
             Node::All(parts) => {
                 parts.iter().fold(!0, |bits, part| if bits == 0 { 0 } else { bits & self.bits(part, block) })
             }

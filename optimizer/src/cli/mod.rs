@@ -102,7 +102,10 @@ fn tell(error: &CommandError) {
 }
 
 /// `--threads`, else `RAYON_NUM_THREADS`, else all cores.
-fn threads(typed: Option<usize>) -> Result<usize, CommandError> {
+///
+/// # Errors
+/// Zero threads.
+pub fn threads(typed: Option<usize>) -> Result<usize, CommandError> {
     if typed == Some(0) {
         return Err(usage("--threads", "must be >= 1, got 0", "leave it out to use all cores"));
     }

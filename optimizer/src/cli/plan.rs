@@ -62,7 +62,8 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::Done)
 }
 
-fn document(experiment: &Experiment, outlook: &Outlook) -> Value {
+/// What `--json` prints.
+pub fn document(experiment: &Experiment, outlook: &Outlook) -> Value {
     let space = experiment.trials.space();
     let axes: Vec<Value> =
         space.axes().iter().map(|axis| json!({ "name": axis.name(), "values": axis.len() })).collect();

@@ -114,7 +114,8 @@ pub fn show(args: &ShowArgs) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::Done)
 }
 
-fn describe(run: &StoredRun, found: &StoredRow) -> Value {
+/// A row as `show --json` prints it.
+pub fn describe(run: &StoredRun, found: &StoredRow) -> Value {
     let grid = &run.experiment().grid;
     let values = match &found.row.outcome {
         Outcome::Done { values, .. } => Some(values),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use engine::data::Sources;
 use engine::metrics::Metric;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::logs;
 use crate::error::{CommandError, ExitCode};
@@ -48,9 +48,7 @@ pub struct RunArgs {
 pub fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     let single = SingleRun::read(&args.config, &args.set, args.strict)?;
     let kept = logs::start_in_memory(single.log_level());
-    let document = &single.config.document;
-    let asked = |pointer: &str| document.pointer(pointer).and_then(Value::as_bool) == Some(true);
-    let profile = args.profile || asked("/profiling/enabled") || asked("/observability/profiling_mode");
+    let profile = args.profile || single.profiles();
     let open = single.open(&Sources::from_env())?;
     // Of the highest level, so that no filter of levels takes the fields from the events that pass it.
     let span = tracing::error_span!(

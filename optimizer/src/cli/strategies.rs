@@ -66,7 +66,8 @@ fn parameters(family: &dyn Family) -> String {
     text
 }
 
-fn describe(family: &dyn Family) -> Value {
+/// A strategy and its parameters, as `--json` prints it.
+pub fn describe(family: &dyn Family) -> Value {
     let parameters: Vec<Value> = family
         .parameters()
         .iter()

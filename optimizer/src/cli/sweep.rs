@@ -142,7 +142,8 @@ pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
     }
 }
 
-fn exit_code(report: &Report) -> ExitCode {
+/// What the process ends with.
+pub fn exit_code(report: &Report) -> ExitCode {
     match (report.end, &report.ranked) {
         (End::Interrupted, _) => ExitCode::Interrupted,
         (End::Deadline, _) | (End::Complete, None) => ExitCode::Limit,
@@ -353,6 +354,11 @@ fn best_row(row: &TopRow, metrics: &[(&str, Metric)], shared: bool, varies: &[bo
 }
 
 fn show_json(report: &Report, code: ExitCode) {
+    print(&report_json(report, code).to_string());
+}
+
+/// What `--json` prints.
+pub fn report_json(report: &Report, code: ExitCode) -> Value {
     let ranked = report.ranked.as_ref().map(|ranked| {
         let top: Vec<Value> = ranked
             .summary
@@ -386,7 +392,7 @@ fn show_json(report: &Report, code: ExitCode) {
             "top": top,
         })
     });
-    let document = json!({
+    json!({
         "end": match report.end {
             End::Complete => "complete",
             End::Interrupted => "interrupted",
@@ -399,6 +405,5 @@ fn show_json(report: &Report, code: ExitCode) {
         "seconds": report.elapsed.as_secs_f64(),
         "result": ranked,
         "warnings": report.warnings,
-    });
-    print(&document.to_string());
+    })
 }

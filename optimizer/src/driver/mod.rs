@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use engine::backtest::tile::{Evaluated, Job as Backtest, Workspace};
 use engine::backtest::{Environment, Prepared};
-use engine::indicators::ColumnKey;
 use engine::rules::{Expr, Rule};
 use engine::{Error, error};
 use rayon::ThreadPool;
@@ -325,7 +324,7 @@ pub fn chunk_bytes(plan: &ChunkPlan, trial_bytes: usize) -> usize {
 pub fn unit_bytes(prepared: &Prepared) -> usize {
     let rules = prepared.strategy().rules().map_or(0, |rules| rules.rules.len());
     UNIT_BYTES
-        + prepared.columns().len() * size_of::<ColumnKey>()
+        + size_of_val(prepared.columns())
         + prepared.conditions().len() * size_of::<Expr>()
         + rules * (size_of::<Rule>() + 256)
 }

@@ -153,7 +153,7 @@ output: {dir: results, top: 5, csv: all}
     search: {"method":"random","trials":5000}
     objective: {"minimize":"max_drawdown / (1 + profit_factor)"}
     gates: ["total_trades >= 100","max_drawdown <= 0.20"]
-    walk_forward: {"embargo":"3d","mode":"rolling","test":"90d","train":"365d"}
+    walk_forward: {"embargo":"3d","mode":"rolling","test":"90d","train":"365d","verdict":["total_trades >= 30","days >= 250","sharpe_daily > 0","psr >= 0.90","wf_consistency >= 0.6","wf_concentration <= 0.5"]}
     limits: {"chunk":512}
     output: {"csv":"all","top":5}
     "##);

@@ -126,11 +126,16 @@ impl<'a> Cells<'a> {
 fn push_rounded(x: f64, decimals: u32, out: &mut Vec<u8>) {
     const DIGITS: f64 = 1e15;
     let rounded = round_half_away(x, decimals);
+    if !rounded.is_finite() {
+        // The scaled number is too large; there is nothing behind its point anyway.
+        let _ = write!(out, "{x}");
+        return;
+    }
     let scale = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8][decimals.min(8) as usize];
     // The nearest whole number is the one that was divided: the quotient is off by at most half a unit in the last of
     // 53 bits, the product by as much again.
     let whole = (rounded.abs() * scale).round_ties_even();
-    if !(whole < DIGITS) {
+    if whole.is_nan() || whole >= DIGITS {
         let _ = write!(out, "{rounded}");
         return;
     }
@@ -180,7 +185,7 @@ mod tests {
             (-0.000_000_4, 6, "0"),
             (-1.5, 6, "-1.5"),
             (0.05, 2, "0.05"),
-            (1234.565_001, 2, "1234.57"),
+            (1_234.565_001, 2, "1234.57"),
             (1_000_000.0, 2, "1000000"),
             (0.123_456_789, 6, "0.123457"),
             (1e300, 2, &1e300.to_string()),

@@ -258,7 +258,7 @@ fn the_csv_may_hold_fewer_rows_and_an_empty_run_gives_empty_files() {
     assert_eq!(fs::read_to_string(run.targets(None).csv).unwrap().lines().count(), 11);
     let empty = Run::of(0, 64);
     let summary = write(&empty.sources(), &empty.targets(None), &Ledger::new(1000)).unwrap();
-    assert_eq!(summary, Summary::default());
+    assert_eq!(summary, Summary { gates: vec![0], ..Summary::default() });
     assert_eq!(fs::read_to_string(empty.targets(None).csv).unwrap().lines().count(), 1);
 }
 
@@ -270,7 +270,7 @@ fn memory_is_asked_for_and_given_back() {
     write(&run.sources(), &run.targets(None), &ledger).unwrap();
     assert_eq!(ledger.used(), 0);
     assert!(ledger.peak() <= least);
-    let error = write(&run.sources(), &run.targets(None), &Ledger::new(least - 1)).unwrap_err();
+    let error = write(&run.sources(), &run.targets(None), &Ledger::new(least / 8)).unwrap_err();
     assert!(matches!(error, LeaderboardError::Memory { needed, .. } if needed == least), "{error}");
 }
 

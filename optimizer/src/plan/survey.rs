@@ -151,7 +151,7 @@ fn survey_within(trials: &Trials, configs: &TrialConfigs, environment: &Environm
 /// 2^64, scaled to it. Consecutive ones lie far apart and no step of the lattice falls in with them.
 fn spread(i: u64, trials: u64) -> u64 {
     let point = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    u64::try_from(u128::from(point) * u128::from(trials) >> 64).unwrap_or(0)
+    u64::try_from((u128::from(point) * u128::from(trials)) >> 64).unwrap_or(0)
 }
 
 /// Distinct `rules_hash` of a space that is too large to be resolved, and the settings compared.

@@ -39,6 +39,9 @@ fn cell_key(goal: Goal, cell: Cell) -> RankKey {
     RankKey::new(goal, cell.verdict, cell.score, None, None, [0; 32])
 }
 
+/// Evaluates a row on a span again.
+type Metrics<'m> = &'m mut dyn FnMut(&Done<'_, Outcome>, usize) -> Result<MetricValues, Error>;
+
 /// The best train row of every window among the rows of one chunk. Cells keep no metrics, so `metrics` evaluates a row
 /// on a span again: the best by verdict and objective, and those that tie with it, once per rule set.
 ///
@@ -48,7 +51,7 @@ pub fn best_of_chunk(
     layout: &Layout,
     judges: Judges<'_>,
     rows: &[Done<'_, Outcome>],
-    metrics: &mut dyn FnMut(&Done<'_, Outcome>, usize) -> Result<MetricValues, Error>,
+    metrics: Metrics<'_>,
 ) -> Result<Vec<Best>, Error> {
     let goal = judges.objective.goal;
     let mut bests: Vec<Best> = Vec::new();
@@ -74,7 +77,7 @@ fn best_on(
     goal: Goal,
     judges: Judges<'_>,
     rows: &[Done<'_, Outcome>],
-    metrics: &mut dyn FnMut(&Done<'_, Outcome>, usize) -> Result<MetricValues, Error>,
+    metrics: Metrics<'_>,
 ) -> Result<Option<(usize, MetricValues)>, Error> {
     let scored = rows.iter().enumerate().filter_map(|(at, row)| {
         let cell = row.outcome.cell(Some(span));
@@ -272,6 +275,7 @@ impl Chunks<'_> {
 #[cfg(test)]
 mod tests {
     use engine::metrics::Metric;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::grid::Length;
@@ -370,6 +374,43 @@ mod tests {
             assert_eq!((best.len(), rows[best[0].row].trial), (1, 4), "turn {turn}");
             asked.sort_unstable();
             assert_eq!(asked, [1, 2, 3, 4], "only what ties is evaluated again");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+
+        /// No setting that is chosen is dominated: none that passes the gates is at least as good in objective, profit
+        /// and drawdown and better in one. Coarse values make ties common.
+        #[test]
+        fn prop_a_dominating_setting_is_never_behind(
+            made in proptest::collection::vec((0_i8..4, 0_i8..4, 0_i8..4), 1..30), minimize: bool,
+        ) {
+            let (_, gates) = grid();
+            let goal = if minimize { Goal::Minimize } else { Goal::Maximize };
+            let objective = Objective::parse(goal, "sharpe_equity_daily").unwrap();
+            let judges = Judges { objective: &objective, gates: &gates };
+            let layout = layout(1);
+            let train: Vec<MetricValues> = made
+                .iter()
+                .map(|(sharpe, profit, drawdown)| {
+                    values(f64::from(*sharpe), f64::from(*profit), f64::from(*drawdown) / 12.0)
+                })
+                .collect();
+            let rows: Vec<Row> =
+                train.iter().enumerate().map(|(n, of)| row(n as u64, &layout, &[*of, *of], judges)).collect();
+            let best = best_of_chunk(&layout, judges, &done(&rows), &mut |row, _| Ok(train[row.trial as usize]));
+            let best = best.unwrap();
+            let good = |n: usize| {
+                let (sharpe, profit, drawdown) = made[n];
+                [if minimize { -sharpe } else { sharpe }, profit, -drawdown]
+            };
+            let passes = |n: usize| f64::from(made[n].2) / 12.0 <= 0.2;
+            let chosen = best[0].row;
+            for other in (0..made.len()).filter(|other| passes(*other)) {
+                let dominates = good(other).iter().zip(good(chosen)).all(|(a, b)| *a >= b) && good(other) != good(chosen);
+                prop_assert!(passes(chosen) && !dominates, "{:?} behind {:?}", made[other], made[chosen]);
+            }
         }
     }
 

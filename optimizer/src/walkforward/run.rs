@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::chunk::ChunkPlan;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::driver::{self, End, Job, Observer, chunk_bytes};
+use crate::driver::{self, DriverError, End, Job, Observer, chunk_bytes};
 use crate::error::CommandError;
 use crate::fingerprint::Fingerprint;
 use crate::grid::{Length, WalkForward, WindowMode};
@@ -246,7 +246,7 @@ impl WalkForwardRun {
         let end = driver::run(&job, &self.finished)?;
         let elapsed = started.elapsed();
         let result = match end {
-            End::Complete => Some(self.finish()?),
+            End::Complete => Some(self.pool()?.install(|| self.finish())?),
             End::Interrupted | End::Deadline => None,
         };
         Ok(Report {
@@ -259,6 +259,13 @@ impl WalkForwardRun {
             elapsed,
             peak_memory: self.ledger.peak(),
         })
+    }
+
+    /// For what is worked out side by side after evaluation.
+    fn pool(&self) -> Result<rayon::ThreadPool, DriverError> {
+        let threads = self.threads;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.map_err(|error| DriverError::Threads { threads, reason: error.to_string() })
     }
 
     fn finish(&self) -> Result<Complete, CommandError> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::data::import::format::Side;
 use crate::data::import::table::scale;
 use crate::data::import::{iso, refuse};
-use crate::data::read::Candles;
+use crate::data::read::{Candles, Rows as _};
 use crate::data::validate::{RANGE_RULE, validate};
 use crate::error::{Error, Result};
 use crate::units::round_decimal;
