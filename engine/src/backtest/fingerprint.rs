@@ -142,7 +142,7 @@ fn relaxed(key: ColumnKey, first_tradable: usize, primary: Timeframe) -> ColumnK
 /// where these are fewer: from the first tradable bar on it holds no bar back once it fits the window of that bar.
 ///
 /// Rests on returns being finite, as [`relaxed`] does: prices are finite and above 0.
-fn relaxed_guard(guard: &LateGuard, first_tradable: usize) -> Cow<'_, LateGuard> {
+pub(super) fn relaxed_guard(guard: &LateGuard, first_tradable: usize) -> Cow<'_, LateGuard> {
     match *guard {
         LateGuard::LocalKalmanGarchZ { r, q, garch, min_periods, lookback, comparison, threshold }
             if (lookback as usize).min(first_tradable + 1) >= min_periods as usize + 2 =>

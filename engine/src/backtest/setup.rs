@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use serde_json::{Map, Value};
 
 use crate::backtest::config::{ManagementConfig, RunConfig};
-use crate::backtest::fingerprint::{Shared, rules_hash};
+use crate::backtest::fingerprint::{Shared, relaxed_guard, rules_hash};
 use crate::backtest::landmarks::Landmarks;
 use crate::backtest::walk::{HoldingRule, Inputs, Observer, Plan, Walked, walk};
 use crate::data::{
@@ -21,7 +21,7 @@ use crate::execution::{DrawTable, FeeRate, Fees, Slippage, Terms, VolumeGrid};
 use crate::indicators::{Budget, Column, ColumnCache, ColumnKey, MtfOptions, StaleLimit, check_warmup};
 use crate::metrics::{Counters, Summary, first_not_finite, summarise};
 use crate::portfolio::Trade;
-use crate::rules::{BitMask, Condition, GuardCache, MaskCache, RuleSet};
+use crate::rules::{BitMask, Condition, GuardCache, LateGuard, MaskCache, RuleSet};
 use crate::strategy::{self, BuildContext, ColumnView, DataSlice, Strategy, Variant};
 use crate::units::{Bits, EpochNs, MINUTE_NS, Timeframe};
 
@@ -537,6 +537,12 @@ impl Prepared {
     /// Conditions of its entries and exits, with repetitions; none for a strategy that is no rules.
     pub fn conditions(&self) -> Vec<Condition> {
         self.strategy.rules().map(RuleSet::conditions).unwrap_or_default()
+    }
+
+    /// Its late guards, a parameter that changes nothing on its bars set to 0.
+    pub fn late_guards(&self) -> Vec<LateGuard> {
+        let guards = self.strategy.rules().into_iter().flat_map(|rules| &rules.rules).flat_map(|rule| &rule.guards);
+        guards.map(|guard| relaxed_guard(guard, self.plan.bars.start).into_owned()).collect()
     }
 
     /// Equal for settings whose positions leave by the same rules on the same bars: worked on together they share what

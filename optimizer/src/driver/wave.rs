@@ -22,7 +22,7 @@ use super::{Done, DriverError, Job, Phase, State, Work, Workers};
 use crate::atomic::{FileError, sync_dir};
 use crate::error::guarded;
 use crate::plan::memory::Reservation;
-use crate::plan::survey::question;
+use crate::plan::survey::questions;
 use crate::row::Way;
 use crate::space::Setting;
 use crate::trial::{self, Resolver};
@@ -288,13 +288,24 @@ impl<W: Work> Wave<'_, W> {
         let mut columns: BTreeMap<&[ColumnKey], usize> = to_do().map(|(_, prepared)| (prepared.columns(), 0)).collect();
         columns.values_mut().enumerate().for_each(|(rank, slot)| *slot = rank);
         let columns_fit = self.columns_fit(to_do().map(|(_, prepared)| prepared), columns.keys().copied());
-        let mut dear: BTreeMap<Vec<Dear>, usize> = to_do().map(|(_, prepared)| (dear_of(prepared), 0)).collect();
-        dear.values_mut().enumerate().for_each(|(rank, slot)| *slot = rank);
-        let mut order: Vec<Place> = to_do()
-            .map(|(unit, prepared)| {
-                let (exit, dear) = (prepared.exit_hint(), dear.get(&dear_of(prepared)).copied().unwrap_or(0) as u64);
-                let columns = columns.get(prepared.columns()).copied().unwrap_or(0);
-                Place { group: if columns_fit { (exit, dear) } else { (dear, exit) }, columns, unit }
+        let mut numbers: HashMap<Vec<Dear>, usize> = HashMap::new();
+        let mut places: Vec<(usize, Place)> = Vec::with_capacity(self.units.len());
+        for (unit, prepared) in to_do() {
+            let next = numbers.len();
+            let dear = *numbers.entry(dear_of(prepared)).or_insert(next);
+            let columns = columns.get(prepared.columns()).copied().unwrap_or(0);
+            places.push((dear, Place { group: (prepared.exit_hint(), 0), columns, unit }));
+        }
+        // Numbers in the order of what is dear, so that settings which share a part of it are near each other.
+        let mut sorted: Vec<(Vec<Dear>, usize)> = numbers.into_iter().collect();
+        sorted.sort_unstable();
+        let mut rank = vec![0_u64; sorted.len()];
+        (0..).zip(&sorted).for_each(|(at, (_, number))| rank[*number] = at);
+        let mut order: Vec<Place> = places
+            .into_iter()
+            .map(|(dear, place)| {
+                let (exit, dear) = (place.group.0, rank[dear]);
+                Place { group: if columns_fit { (exit, dear) } else { (dear, exit) }, ..place }
             })
             .collect();
         order.sort_unstable();
@@ -344,8 +355,7 @@ impl<W: Work> Wave<'_, W> {
         columns: impl Iterator<Item = &'p [ColumnKey]>,
     ) -> bool {
         let distinct: HashSet<&ColumnKey> = columns.flatten().collect();
-        let rules = prepared.filter_map(|prepared| prepared.strategy().rules()).flat_map(|rules| &rules.rules);
-        let questions: HashSet<LateGuard> = rules.flat_map(|rule| &rule.guards).map(question).collect();
+        let questions: HashSet<LateGuard> = prepared.flat_map(questions).collect();
         let one = self.job.environment.data().market.bars.len() * size_of::<f64>();
         (distinct.len() + questions.len()).saturating_mul(one) <= self.room
     }
@@ -481,15 +491,14 @@ struct Place {
 }
 
 /// What is dear to find out and worth finding out once; the dearest first.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Dear {
     Guard(LateGuard),
     Recursion(ColumnKey),
 }
 
 fn dear_of(prepared: &Prepared) -> Vec<Dear> {
-    let rules = prepared.strategy().rules().into_iter().flat_map(|rules| &rules.rules);
-    let guards = rules.flat_map(|rule| &rule.guards).map(|guard| Dear::Guard(question(guard)));
+    let guards = questions(prepared).into_iter().map(Dear::Guard);
     let is_dear = |key: &&ColumnKey| {
         matches!(
             key.series,

@@ -1,12 +1,14 @@
 //! The outlook of a sweep before it runs: how much there is to do, how long it will take, what it needs. Nothing is
 //! written but the cache of bars.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::backtest::tile::{Job, Workspace};
 use engine::backtest::{Environment, Prepared};
 use engine::data::Sources;
+use engine::rules::Condition;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -16,7 +18,7 @@ use crate::driver::{DriverError, chunk_bytes, unit_bytes};
 use crate::error::{CommandError, guarded};
 use crate::leaderboard::least_memory;
 use crate::plan::memory::Ledger;
-use crate::plan::survey::{Survey, survey};
+use crate::plan::survey::{Survey, questions, survey};
 use crate::row::RowSchema;
 use crate::rows::trial_bytes;
 use crate::run_folder::folder_name;
@@ -103,8 +105,7 @@ impl Outlook {
 
         let to_do = chunks.total() - folder.finished_trials;
         let share = to_do as f64 / chunks.total().max(1) as f64;
-        let work = share * (probe.setting * survey.distinct as f64 + to_do_columns(&survey, &probe))
-            + ROW_SECONDS * chunks.total() as f64;
+        let work = share * probe.work(&survey) + ROW_SECONDS * chunks.total() as f64;
         let bars = environment.data().market.bars.len();
         let column_bytes = survey.columns * bars * size_of::<f64>();
         let wave = chunks.total().min(65_536) as usize * (trial_bytes(&schema) + probe.unit_bytes);
@@ -190,10 +191,6 @@ impl Outlook {
     }
 }
 
-fn to_do_columns(survey: &Survey, probe: &Probe) -> f64 {
-    probe.column * survey.columns as f64
-}
-
 /// What a run folder holds, looked at without touching it.
 #[derive(Default)]
 struct Folder {
@@ -244,27 +241,30 @@ impl Folder {
     }
 }
 
-/// Times measured on a few settings.
+/// Times measured on a few settings, in seconds.
 #[derive(Default)]
 struct Probe {
     settings: u64,
-    /// Seconds per distinct setting.
+    /// Per distinct setting, with everything shared found out.
     setting: f64,
-    /// Seconds per column.
+    /// Per column.
     column: f64,
+    /// For what the settings probed share, masks and answers of late guards, beside columns.
+    shared: f64,
+    /// Masks and guard questions among them.
+    masks: usize,
+    questions: usize,
     /// Memory of a prepared setting.
     unit_bytes: usize,
 }
 
 impl Probe {
     /// Runs blocks of consecutive settings from the middle of the search, each twice as large as the one before, and
-    /// takes the last: what settings share is found out by then, as in a sweep.
+    /// keeps the last. It is run twice: the first time finds out what settings share.
     fn run(experiment: &Experiment, configs: &TrialConfigs, environment: &Environment) -> Self {
         let mut resolver = Resolver::new(configs, environment);
         let (trials, mut size) = (&experiment.trials, 16);
-        let mut probe = Self::default();
-        let mut workspace = Workspace::default();
-        let (mut columns_seen, mut columns_time) = (0, Duration::ZERO);
+        let (mut columns, mut column_time) = (0, Duration::ZERO);
         loop {
             let start = (trials.len() / 2).min(trials.len().saturating_sub(size));
             let mut prepared: Vec<Prepared> = trials
@@ -273,32 +273,53 @@ impl Probe {
                 .collect();
             prepared.sort_by_key(Prepared::rules_hash);
             prepared.dedup_by_key(|prepared| prepared.rules_hash());
-            let before = computed(environment, &prepared);
-            let warming = Instant::now();
-            for setting in &prepared {
-                // What fails here is a failed row in a sweep.
-                let _ = guarded(|| setting.warm());
-            }
-            columns_time += warming.elapsed();
-            columns_seen += computed(environment, &prepared).saturating_sub(before);
+            prepared.sort_by_key(Prepared::exit_hint);
+            let before = computed(&prepared);
+            column_time += timed(|| {
+                for setting in &prepared {
+                    // What fails here is a failed row in a sweep.
+                    let _ = guarded(|| setting.warm());
+                }
+            });
+            columns += computed(&prepared) - before;
             let jobs: Vec<Job<'_>> = prepared.iter().map(Job::whole).collect();
-            let started = Instant::now();
-            let _ = guarded(|| Ok(workspace.run(&jobs, &|_| true)));
-            let took = started.elapsed();
-            probe.settings = jobs.len() as u64;
-            probe.setting = took.as_secs_f64() / jobs.len().max(1) as f64;
-            probe.unit_bytes = prepared.first().map_or(0, unit_bytes);
-            if took >= PROBE || size >= MOST_PROBED || size >= trials.len() {
-                probe.column = columns_time.as_secs_f64() / columns_seen.max(1) as f64;
-                return probe;
+            let run = || timed(|| drop(guarded(|| Ok(Workspace::default().run(&jobs, &|_| true)))));
+            let (first, again) = (run(), run());
+            if first >= PROBE || size >= MOST_PROBED || size >= trials.len() {
+                let masks: HashSet<Condition> = prepared.iter().flat_map(Prepared::conditions).collect();
+                return Self {
+                    settings: jobs.len() as u64,
+                    setting: again.as_secs_f64() / jobs.len().max(1) as f64,
+                    column: column_time.as_secs_f64() / columns.max(1) as f64,
+                    shared: first.saturating_sub(again).as_secs_f64(),
+                    masks: masks.len(),
+                    questions: prepared.iter().flat_map(questions).collect::<HashSet<_>>().len(),
+                    unit_bytes: prepared.first().map_or(0, unit_bytes),
+                };
             }
             size *= 2;
         }
     }
+
+    /// Time of a whole space on one thread, files left out.
+    fn work(&self, survey: &Survey) -> f64 {
+        let of = |all: usize, probed: usize| all as f64 / probed.max(1) as f64;
+        // Answers of guards are so much dearer than masks that they stand for what is shared.
+        let share = match self.questions {
+            0 => of(survey.masks, self.masks),
+            questions => of(survey.guard_questions, questions),
+        };
+        self.setting * survey.distinct as f64 + self.column * survey.columns as f64 + self.shared * share
+    }
 }
 
-/// Columns computed so far on the markets of some settings.
-fn computed(environment: &Environment, prepared: &[Prepared]) -> u64 {
-    let _ = environment;
+fn timed(work: impl FnOnce()) -> Duration {
+    let started = Instant::now();
+    work();
+    started.elapsed()
+}
+
+/// Columns computed so far on the market of some settings.
+fn computed(prepared: &[Prepared]) -> u64 {
     prepared.first().map_or(0, |setting| setting.market().columns.stats().computed)
 }

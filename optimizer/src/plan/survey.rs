@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use engine::backtest::{Environment, Prepared};
-use engine::rules::{Condition, LateGuard};
+use engine::rules::{Comparison, Condition, LateGuard};
+use engine::units::Bits;
 use rayon::prelude::*;
 
 use crate::row::Way;
@@ -69,8 +70,7 @@ impl Found {
                 self.columns.extend(prepared.columns());
                 self.masks.extend(prepared.conditions());
                 self.exits.insert(prepared.exit_hint());
-                let rules = prepared.strategy().rules().into_iter().flat_map(|rules| &rules.rules);
-                self.questions.extend(rules.flat_map(|rule| &rule.guards).map(question));
+                self.questions.extend(questions(&prepared));
             }
             Err(error) => {
                 *self.ways.entry(Way::Unresolved).or_default() += 1;
@@ -91,19 +91,21 @@ impl Found {
     }
 }
 
-/// A late guard without what does not enter the answer it remembers.
-pub(crate) fn question(guard: &LateGuard) -> LateGuard {
-    let mut question = guard.clone();
-    match &mut question {
-        LateGuard::LocalKalmanGarchZ { comparison, threshold, .. } => {
-            (*comparison, *threshold) = (engine::rules::Comparison::Less, engine::units::Bits::new(0.0));
-        }
-        LateGuard::VolCluster { hysteresis_bars, allowed, .. } => {
-            *hysteresis_bars = 0;
-            allowed.clear();
+/// The late guards of a setting without what does not enter the answers they remember.
+pub(crate) fn questions(prepared: &Prepared) -> Vec<LateGuard> {
+    let mut guards = prepared.late_guards();
+    for guard in &mut guards {
+        match guard {
+            LateGuard::LocalKalmanGarchZ { comparison, threshold, .. } => {
+                (*comparison, *threshold) = (Comparison::Less, Bits::new(0.0));
+            }
+            LateGuard::VolCluster { hysteresis_bars, allowed, .. } => {
+                *hysteresis_bars = 0;
+                allowed.clear();
+            }
         }
     }
-    question
+    guards
 }
 
 /// Looks at the settings of a search, on the threads of the pool it is called in.
