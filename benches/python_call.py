@@ -88,7 +88,10 @@ def main() -> None:
             "bt.run_backtest, artefacts, include=[trades, metrics]": lambda: clock(
                 lambda: bt.run_backtest("run.json", output_dir="out", include=["trades", "metrics"])
             ),
-            "the same without artefacts": lambda: clock(lambda: call(["trades", "metrics"])),
+            "bt.run_backtest, artefacts, include=[metrics]": lambda: clock(
+                lambda: bt.run_backtest("run.json", output_dir="out", include=["metrics"])
+            ),
+            "trades and metrics without artefacts": lambda: clock(lambda: call(["trades", "metrics"])),
             "without artefacts, with the equity curve": lambda: clock(lambda: call(None)),
         }
         if "OMEGA_OPT" not in os.environ:
