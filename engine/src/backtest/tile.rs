@@ -336,7 +336,10 @@ impl<'a> Tile<'a> {
             };
             last_setting = Some((setting, Rc::clone(&when)));
             let same_exits = |group: &Group<'_>| {
-                group.exits.len() == rules.rules.len()
+                // The pip buffer belongs to the hit tests, hence to the exit rule.
+                let buffer = group.runners.first().map(|runner| runner.course.plan.terms.buffer);
+                buffer == Some(setting.plan().terms.buffer)
+                    && group.exits.len() == rules.rules.len()
                     && group.exits.iter().zip(&rules.rules).all(|(exit, rule)| leaves_alike(exit, rule, rules))
             };
             if !groups.last().is_some_and(same_exits) {
