@@ -123,7 +123,7 @@ fn the_least_cap_is_enough_and_changes_no_byte() {
     assert_eq!(found["distinct_settings"].as_u64().unwrap() * 3, found["trials"].as_u64().unwrap());
     let least = found["memory_least"].as_u64().unwrap();
     let shown = desk.run(&format!("sweep {line} --out capped --memory {}B", least - 1));
-    assert_eq!(shown.code, Some(7), "{}", shown.stderr);
+    assert_eq!(shown.code, Some(2), "{}", shown.stderr);
     assert!(shown.stderr.contains("help: --memory"), "{}", shown.stderr);
     for (root, flags) in [("capped", format!("--memory {least}B")), ("free", "--threads 1".to_owned())] {
         let shown = desk.run(&format!("sweep {line} --out {root} {flags}"));
