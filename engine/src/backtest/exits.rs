@@ -3,9 +3,7 @@
 //! Where a position ends depends on its entry bar and its exit rule, not on the road to it. The money of a round trip
 //! depends on more; it is kept too while slippage is the same for every fill and the terms do not change.
 
-use std::cell::OnceCell;
-
-use crate::backtest::jump::{Course, Deal, Filled, Leave, Paid, Wish};
+use crate::backtest::jump::{Deal, Filled, Leave, Paid, Stake, Wish};
 use crate::backtest::landmarks::{Bracket, Landmarks};
 use crate::backtest::walk::check_signal;
 use crate::data::Bars;
@@ -49,8 +47,6 @@ pub(super) struct Position {
 /// What a signal comes to under given terms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Money {
-    /// Not reckoned yet.
-    Unknown,
     /// A level is undefined: there is no signal.
     Undefined,
     /// The signal is not valid: the run fails.
@@ -58,7 +54,7 @@ pub(super) enum Money {
     /// The order is refused.
     Refused,
     /// A position; without an exit bar if it leaves on no bar that was looked at.
-    Deal(Deal),
+    Deal(Deal, Stake),
 }
 
 impl Entry {
@@ -71,29 +67,11 @@ impl Entry {
         };
         let Some(filled) = position.wish.fill(terms, k, draws) else { return Money::Refused };
         let deal = Deal::new(&position.wish, &filled, terms, position.mids, true);
-        Money::Deal(match position.leave {
+        let deal = match position.leave {
             None => deal,
             Some(leave) => deal.closed(leave.bar, &position.paid(&filled, entry_bar, &leave, terms, k + 1, draws)),
-        })
-    }
-}
-
-impl Entry {
-    /// Open profit, by bar, of the position filled as number `k`. The fill is worked out anew, once and only if asked
-    /// for: at day ends, and where a drawdown may deepen.
-    pub(super) fn open_profit<'c>(&'c self, course: &'c Course<'_>, k: u64) -> impl Fn(usize) -> f64 + 'c {
-        let terms = &course.plan.terms;
-        let filled: OnceCell<Option<(Direction, Filled)>> = OnceCell::new();
-        let fill = move || match self {
-            Self::Position(position) => {
-                position.wish.fill(terms, k, course.draws).map(|filled| (position.wish.direction, filled))
-            }
-            Self::Undefined | Self::Invalid(_) => None,
         };
-        move |bar| match filled.get_or_init(fill) {
-            Some((direction, filled)) => terms.gain(*direction, filled.price, course.landmarks.mid[bar], filled.lots),
-            None => f64::NAN,
-        }
+        Money::Deal(deal, Stake { price: filled.price, lots: filled.lots })
     }
 }
 
@@ -200,18 +178,44 @@ fn first_set(conditions: &ConditionSet<'_>, node: &Node, from: usize, end: usize
     None
 }
 
-/// Entries of one rule in one piece of time, filled when first asked for.
+/// Entries of one rule in one piece of time, filled when first asked for, and what they come to under fixed terms.
 #[derive(Debug, Default)]
 pub(super) struct ExitTable {
     start: usize,
-    /// Per bar of the piece: 0, or one more than its place in `entries`.
+    /// Per bar of the piece: what an entry on it comes to under the terms in force.
+    ends: Vec<End>,
+    /// Per bar of the piece: 0, or one more than its place in the lists.
     places: Vec<u16>,
     entries: Vec<Entry>,
-    money: Vec<Money>,
-    /// The terms that `money` is reckoned under.
+    deals: Vec<Deal>,
+    stakes: Vec<Stake>,
+    /// The terms in force.
     terms: usize,
     /// Entries found so far, over all pieces.
     pub(super) found: u64,
+}
+
+/// The bar that a position leaves on, or what else an entry comes to: numbers behind every bar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End(u32);
+
+impl End {
+    /// Not reckoned yet.
+    pub(super) const UNKNOWN: Self = Self(u32::MAX);
+    /// A level is undefined: there is no signal.
+    pub(super) const UNDEFINED: Self = Self(u32::MAX - 1);
+    /// The signal is not valid: the run fails.
+    pub(super) const INVALID: Self = Self(u32::MAX - 2);
+    /// The order is refused.
+    pub(super) const REFUSED: Self = Self(u32::MAX - 3);
+    /// A position that leaves on no bar that was looked at.
+    pub(super) const OPEN: Self = Self(u32::MAX - 4);
+
+    /// The bar, or a number that is greater than every bar.
+    #[inline]
+    pub(super) fn bar(self) -> usize {
+        self.0 as usize
+    }
 }
 
 impl ExitTable {
@@ -219,48 +223,71 @@ impl ExitTable {
     pub(super) fn reset(&mut self, start: usize, len: usize) {
         debug_assert!(len < usize::from(u16::MAX));
         self.start = start;
+        self.ends.clear();
+        self.ends.resize(len, End::UNKNOWN);
         self.places.clear();
         self.places.resize(len, 0);
         self.entries.clear();
-        self.money.clear();
+        self.deals.clear();
+        self.stakes.clear();
         self.terms = usize::MAX;
     }
 
-    /// Money kept so far is forgotten unless it was reckoned under these terms.
+    /// What was reckoned so far is forgotten unless it was under these terms.
     pub(super) fn under_terms(&mut self, terms: usize) {
         if self.terms != terms {
             self.terms = terms;
-            self.money.fill(Money::Unknown);
+            self.ends.fill(End::UNKNOWN);
         }
     }
 
-    /// The place of the entry on bar `i`, found by `find` if nobody asked before.
-    #[inline]
-    pub(super) fn place(&mut self, i: usize, find: impl FnOnce() -> Entry) -> usize {
+    /// The entry on bar `i`, found by `find` if nobody asked before.
+    pub(super) fn entry(&mut self, i: usize, find: impl FnOnce() -> Entry) -> &Entry {
+        let place = self.place(i, find);
+        &self.entries[place]
+    }
+
+    fn place(&mut self, i: usize, find: impl FnOnce() -> Entry) -> usize {
         let place = self.places[i - self.start];
         if place != 0 {
             return usize::from(place) - 1;
         }
         self.found += 1;
         self.entries.push(find());
-        self.money.push(Money::Unknown);
+        self.deals.push(Deal::NONE);
+        self.stakes.push(Stake::default());
         self.places[i - self.start] = self.entries.len() as u16;
         self.entries.len() - 1
     }
 
-    /// What the entry at `place` comes to.
+    /// What an entry on bar `i` comes to, as far as it is known.
     #[inline]
-    pub(super) fn entry(&self, place: usize) -> &Entry {
-        &self.entries[place]
+    pub(super) fn end(&self, i: usize) -> End {
+        self.ends[i - self.start]
     }
 
-    /// Its money, reckoned by `reckon` if nobody asked before.
+    /// What an entry on bar `i`, found by `find`, comes to under `terms`, which are those in force and the same for
+    /// every fill.
+    #[inline(never)]
+    pub(super) fn reckon(&mut self, i: usize, terms: &Terms, draws: &DrawTable, find: impl FnOnce() -> Entry) -> End {
+        let place = self.place(i, find);
+        let end = match self.entries[place].money(i, terms, 0, draws) {
+            Money::Undefined => End::UNDEFINED,
+            Money::Invalid => End::INVALID,
+            Money::Refused => End::REFUSED,
+            Money::Deal(deal, stake) => {
+                (self.deals[place], self.stakes[place]) = (deal, stake);
+                if deal.exit_bar == u32::MAX { End::OPEN } else { End(deal.exit_bar) }
+            }
+        };
+        self.ends[i - self.start] = end;
+        end
+    }
+
+    /// What was reckoned of the position entered on bar `i`.
     #[inline]
-    pub(super) fn money(&mut self, place: usize, reckon: impl FnOnce(&Entry) -> Money) -> &Money {
-        let money = &mut self.money[place];
-        if matches!(money, Money::Unknown) {
-            *money = reckon(&self.entries[place]);
-        }
-        money
+    pub(super) fn deal(&self, i: usize) -> (&Deal, &Stake) {
+        let place = usize::from(self.places[i - self.start]) - 1;
+        (&self.deals[place], &self.stakes[place])
     }
 }

@@ -103,25 +103,28 @@ pub(super) struct Deal {
 }
 
 impl Deal {
+    /// A place not filled yet.
+    pub(super) const NONE: Self = Self {
+        entry_fee: 0.0,
+        exit_fee: 0.0,
+        least: 0.0,
+        greatest: 0.0,
+        result: 0.0,
+        r: 0.0,
+        r_stop: 0.0,
+        exit_bar: u32::MAX,
+        long: false,
+        has_stop: false,
+        reached: false,
+    };
+
     /// `mids`: bounds of the middle price over the bars it is marked on; profit is monotone in it, also after rounding.
     pub(super) fn new(wish: &Wish, filled: &Filled, terms: &Terms, mids: (f64, f64), reached: bool) -> Self {
         let gain = |mid| terms.gain(wish.direction, filled.price, mid, filled.lots);
         let (a, b) = (gain(mids.0), gain(mids.1));
         let long = wish.direction == Direction::Long;
         let (least, greatest) = if long { (a, b) } else { (b, a) };
-        Self {
-            entry_fee: filled.fee,
-            exit_fee: 0.0,
-            least,
-            greatest,
-            result: 0.0,
-            r: 0.0,
-            r_stop: 0.0,
-            exit_bar: u32::MAX,
-            long,
-            has_stop: false,
-            reached,
-        }
+        Self { entry_fee: filled.fee, least, greatest, long, reached, ..Self::NONE }
     }
 
     /// With its end.
@@ -138,6 +141,10 @@ impl Deal {
         }
     }
 
+    fn direction(&self) -> Direction {
+        if self.long { Direction::Long } else { Direction::Short }
+    }
+
     #[inline]
     fn facts(&self, entry_bar: usize) -> TradeFacts {
         TradeFacts {
@@ -148,6 +155,27 @@ impl Deal {
             long: self.long,
         }
     }
+}
+
+/// What the open profit of a position is reckoned from.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Stake {
+    pub(super) price: f64,
+    pub(super) lots: f64,
+}
+
+impl Stake {
+    #[inline]
+    fn profit(&self, terms: &Terms, direction: Direction, mid: f64) -> f64 {
+        terms.gain(direction, self.price, mid, self.lots)
+    }
+}
+
+/// A round trip to be taken: entered on `bar` by a rule of this index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trip {
+    pub(super) bar: u32,
+    pub(super) rule: u32,
 }
 
 /// Before the first bar.
@@ -209,6 +237,12 @@ impl Progress {
         }
     }
 
+    /// No bar after an exit is forbidden.
+    #[inline]
+    pub(super) fn has_no_cooldown(plan: &Plan) -> bool {
+        plan.cooldown_bars <= 1 && plan.cooldown_ns <= 0 && plan.cooldown_after_exit_ns <= 0
+    }
+
     /// A signal counts, and starts the cooldowns, whether or not its order is refused.
     #[inline]
     pub(super) fn signal(&mut self, bar: usize) {
@@ -226,8 +260,7 @@ impl Progress {
     /// The first bar from `from` on that no cooldown forbids.
     #[inline]
     fn earliest(&self, course: &Course<'_>, from: usize) -> usize {
-        let plan = course.plan;
-        if plan.cooldown_bars <= 1 && plan.cooldown_ns <= 0 && plan.cooldown_after_exit_ns <= 0 {
+        if Self::has_no_cooldown(course.plan) {
             return from;
         }
         self.after_cooldowns(course, from)
@@ -334,8 +367,106 @@ impl Progress {
         self.day_equity = equity(exit - 1);
     }
 
-    /// A position entered on `entry` that is closed as `deal` says; `gain` is its open profit at a bar.
+    /// The position of the last signal left on `exit`.
     #[inline]
+    pub(super) fn left(&mut self, course: &Course<'_>, exit: usize) {
+        self.last_exit = Some(exit);
+        self.next = self.earliest(course, exit + 1);
+    }
+
+    /// A signal on `bar` and a way out on `exit`: the round trip itself is taken later.
+    #[inline]
+    pub(super) fn enters_and_leaves(&mut self, course: &Course<'_>, bar: usize, exit: usize) {
+        self.last_signal = Some(bar);
+        self.left(course, exit);
+    }
+
+    /// Takes round trips in order, the signal of each included; `of` looks up what was reckoned of them.
+    pub(super) fn round_trips<'d>(
+        &mut self,
+        course: &Course<'_>,
+        trips: &[Trip],
+        of: impl Fn(&Trip) -> (&'d Deal, &'d Stake),
+    ) {
+        self.counters.signals += trips.len() as u64;
+        let mut rest = trips;
+        loop {
+            rest = &rest[self.quiet_trips(course, rest, &of)..];
+            let Some((trip, after)) = rest.split_first() else { return };
+            let (deal, stake) = of(trip);
+            let gain = |bar: usize| stake.profit(&course.plan.terms, deal.direction(), course.landmarks.mid[bar]);
+            self.round_trip(course, trip.bar as usize, deal, gain);
+            rest = after;
+        }
+    }
+
+    /// Takes the round trips at the head of `trips` that stay below the peak and see at most one day end, before the entry
+    /// or after it; returns how many these are.
+    #[inline]
+    fn quiet_trips<'d>(
+        &mut self,
+        course: &Course<'_>,
+        trips: &[Trip],
+        of: &impl Fn(&Trip) -> (&'d Deal, &'d Stake),
+    ) -> usize {
+        let Landmarks { day_of, day_last, mid, .. } = course.landmarks;
+        let (mut drawdown, mut ledger, mut sums, mut ends) = (self.drawdown, self.ledger, self.sums, self.ends);
+        let peak = drawdown.high_water();
+        let (mut flat_from, mut day_end, mut entry_day_end) = (self.flat_from, self.day_end, self.entry_day_end);
+        let (mut taken, mut exposed, mut entry_days) = (0, 0, 0);
+        for trip in trips {
+            // The day under way is not begun yet.
+            if flat_from as isize > day_end {
+                break;
+            }
+            let (deal, stake) = of(trip);
+            let (entry, exit) = (trip.bar as usize, deal.exit_bar as usize);
+            let flat = ledger.balance();
+            let held = flat - deal.entry_fee;
+            let (low, high) = (held + deal.least, held + deal.greatest);
+            // An undefined bound decides nothing.
+            let below = (flat < peak) & (high < peak) & (low < peak) & deal.reached;
+            if !below {
+                break;
+            }
+            let mut days = [day_end; 2];
+            if exit as isize > day_end {
+                let (last, later) = (day_of[day_end as usize] as usize, entry as isize > day_end);
+                let day = if later { day_of[entry] as usize } else { last + 1 };
+                if exit > day_last[day] {
+                    break;
+                }
+                if later {
+                    ends.push(flat);
+                    ends.push_unchanged((day - last - 1) as u64);
+                    days[0] = day_last[day] as isize;
+                } else {
+                    ends.push(held + stake.profit(&course.plan.terms, deal.direction(), mid[day_end as usize]));
+                }
+                days[1] = day_last[day] as isize;
+            }
+            drawdown.push_below_peak(flat, entry - flat_from);
+            drawdown.push_below_peak(low, exit - entry);
+            // The days of entry and exit.
+            let [entry_day, exit_day] = days;
+            entry_days += u64::from(entry_day_end != entry_day);
+            (entry_day_end, day_end) = (entry_day, exit_day);
+            ledger.book_entry(deal.entry_fee);
+            ledger.book_exit(deal.result, deal.exit_fee);
+            sums.push(&deal.facts(entry));
+            exposed += u64::from(deal.exit_bar - trip.bar);
+            flat_from = exit;
+            taken += 1;
+        }
+        (self.drawdown, self.ledger, self.sums, self.ends) = (drawdown, ledger, sums, ends);
+        (self.flat_from, self.day_end, self.entry_day_end) = (flat_from, day_end, entry_day_end);
+        self.counters.fills += 2 * taken as u64;
+        self.counters.exposed_bars += exposed;
+        self.entry_days += entry_days;
+        taken
+    }
+
+    /// A position entered on `entry` that is closed as `deal` says; `gain` is its open profit at a bar.
     pub(super) fn round_trip(&mut self, course: &Course<'_>, entry: usize, deal: &Deal, gain: impl Fn(usize) -> f64) {
         let exit = deal.exit_bar as usize;
         self.enters(course, entry, deal);
@@ -349,8 +480,6 @@ impl Progress {
         }
         self.counters.fills += 2;
         self.counters.exposed_bars += (exit - entry) as u64;
-        self.last_exit = Some(exit);
-        self.next = self.earliest(course, exit + 1);
     }
 
     /// A position entered on `entry` that is still open on the last bar.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use pulp::{Arch, Simd, WithSimd, bytemuck};
+
 use crate::data::{Bars, Quotes};
 use crate::indicators::{Budget, Reservation, ZONE, Zones};
 use crate::units::{DAY_NS, Direction};
@@ -147,22 +149,58 @@ impl Landmarks {
 
 /// The first bar of `from .. end` that reaches a level.
 fn scan(lows: &[f64], highs: &[f64], lower: f64, upper: f64, from: usize, end: usize) -> Option<usize> {
-    const LANES: usize = 8;
     let (lows, highs) = (&lows[from..end], &highs[from..end]);
-    let (low_chunks, low_rest) = lows.as_chunks::<LANES>();
-    let (high_chunks, high_rest) = highs.as_chunks::<LANES>();
-    for (at, (low, high)) in low_chunks.iter().zip(high_chunks).enumerate() {
-        let mut any = false;
-        for lane in 0..LANES {
-            any |= (low[lane] <= lower) | (high[lane] >= upper);
-        }
-        if any {
-            let lane = (0..LANES).find(|lane| low[*lane] <= lower || high[*lane] >= upper)?;
-            return Some(from + at * LANES + lane);
+    Arch::new().dispatch(Scan { lows, highs, lower, upper }).map(|at| from + at)
+}
+
+/// The answers of the lanes, the first one in the lowest bit.
+#[inline(always)]
+fn lane_bits<S: Simd>(mask: S::m64s) -> u64 {
+    match const { size_of::<S::m64s>() } {
+        // A bit per lane, or the only lane.
+        1 => u64::from(bytemuck::cast::<S::m64s, u8>(mask)),
+        _ => {
+            let lanes: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&mask));
+            lanes.iter().enumerate().fold(0, |bits, (at, lane)| bits | u64::from(*lane != 0) << at)
         }
     }
-    let rest = low_rest.iter().zip(high_rest).position(|(low, high)| *low <= lower || *high >= upper)?;
-    Some(from + low_chunks.len() * LANES + rest)
+}
+
+/// Bars of equal number; `lows[k] <= lower` or `highs[k] >= upper` is looked for.
+struct Scan<'a> {
+    lows: &'a [f64],
+    highs: &'a [f64],
+    lower: f64,
+    upper: f64,
+}
+
+impl WithSimd for Scan<'_> {
+    type Output = Option<usize>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Option<usize> {
+        let Self { lows, highs, lower, upper } = self;
+        let Some(rest) = lows.len().checked_sub(S::F64_LANES) else {
+            return lows.iter().zip(highs).position(|(low, high)| *low <= lower || *high >= upper);
+        };
+        let (below, above) = (simd.splat_f64s(lower), simd.splat_f64s(upper));
+        let first = |low: S::f64s, high: S::f64s| {
+            let reached =
+                simd.or_m64s(simd.less_than_or_equal_f64s(low, below), simd.less_than_or_equal_f64s(above, high));
+            lane_bits::<S>(reached).trailing_zeros() as usize
+        };
+        let (lows_of, highs_of) = (S::as_simd_f64s(lows).0, S::as_simd_f64s(highs).0);
+        for (at, (low, high)) in lows_of.iter().zip(highs_of).enumerate() {
+            let lane = first(*low, *high);
+            if lane < S::F64_LANES {
+                return Some(at * S::F64_LANES + lane);
+            }
+        }
+        // What is left over is looked at together with bars before it that do not reach a level.
+        let (low, high) = (S::as_simd_f64s(&lows[rest..]).0.first()?, S::as_simd_f64s(&highs[rest..]).0.first()?);
+        let lane = first(*low, *high);
+        (lane < S::F64_LANES).then_some(rest + lane)
+    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::backtest::exits::{Entry, ExitRule, ExitTable, Ground, Money, Position, at_close};
-use crate::backtest::jump::{Course, Deal, Filled, Leave, Paid, Progress};
+use crate::backtest::exits::{End, Entry, ExitRule, ExitTable, Ground, Money, Position, at_close};
+use crate::backtest::jump::{Course, Deal, Filled, Leave, Paid, Progress, Trip};
 use crate::backtest::landmarks::Landmarks;
 use crate::backtest::setup::{Market, Prepared};
 use crate::backtest::walk::{Nobody, Plan};
@@ -115,6 +115,7 @@ pub struct Workspace {
     trades: Vec<Trade>,
     tables: Vec<ExitTable>,
     words: Vec<u64>,
+    trips: Vec<Trip>,
     work: Work,
 }
 
@@ -407,7 +408,7 @@ impl<'a> Tile<'a> {
                 if runner.enters_in(&piece) {
                     let tables = &mut workspace.tables[..group.exits.len()];
                     let ground = Scene { exits: &group.exits, end: group.end, piece: &piece, blocks: &blocks };
-                    runner.advance(&ground, &self.conditions, tables, &mut workspace.words);
+                    runner.advance(&ground, &self.conditions, tables, &mut workspace.words, &mut workspace.trips);
                 }
             }
         }
@@ -506,6 +507,7 @@ impl Runner<'_> {
         conditions: &ConditionSet<'_>,
         tables: &mut [ExitTable],
         words: &mut Vec<u64>,
+        trips: &mut Vec<Trip>,
     ) {
         let (rules, width) = (scene.exits.len(), scene.blocks.len());
         words.clear();
@@ -518,6 +520,8 @@ impl Runner<'_> {
             }
             any.iter_mut().zip(&*out).for_each(|(any, word)| *any |= word);
         }
+        // Fills whose money depends on their number are taken one by one.
+        let together = self.terms.is_some() && self.trades.is_none();
         if let Some(terms) = self.terms {
             tables.iter_mut().for_each(|table| table.under_terms(terms));
         }
@@ -530,17 +534,31 @@ impl Runner<'_> {
         let end = scene.piece.end.min(self.course.end);
         let base = scene.blocks.start * ZONE;
         let mut from = self.progress.next.max(scene.piece.start);
+        let plain = together && self.is_plain();
         while let Some(bar) = next_set(any, base, from, end) {
+            if plain {
+                let exit = tables[0].end(bar).bar();
+                if exit < self.course.end {
+                    trips.push(Trip { bar: bar as u32, rule: 0 });
+                    from = exit + 1;
+                    continue;
+                }
+            }
             let (block, bit) = ((bar - base) / ZONE, bar % ZONE);
             // The first rule that holds, whose late guards hold and whose levels are defined.
             let mut next = bar + 1;
-            for (rule, table) in tables.iter_mut().enumerate() {
+            for rule in 0..rules {
                 if of_rules[rule * width + block] >> bit & 1 == 0 || !self.guards[rule].iter().all(|g| g.holds(bar)) {
                     continue;
                 }
                 let exit = &scene.exits[rule];
-                let place = table.place(bar, || exit.entry(&ground, conditions, bar));
-                if self.enter(exit, rule, table, place, bar) {
+                let find = || exit.entry(&ground, conditions, bar);
+                let entered = if together {
+                    self.enter(exit, rule, tables, bar, find, trips)
+                } else {
+                    self.enter_singly(exit, rule, tables[rule].entry(bar, find), bar)
+                };
+                if entered {
                     next = self.progress.next;
                     break;
                 }
@@ -550,49 +568,91 @@ impl Runner<'_> {
             }
             from = next;
         }
+        self.settle(trips, tables);
         // What no rule wanted in this piece is not asked again.
         self.progress.next = from.max(end);
     }
 
-    /// The conditions of `rule` hold on `bar`; false if there is no signal, because a level is undefined.
-    #[inline]
-    fn enter(&mut self, exit: &ExitRule<'_>, rule: usize, table: &mut ExitTable, place: usize, bar: usize) -> bool {
+    /// One rule without late guards, cooldown and holding time: from one entry to the bar after its exit.
+    fn is_plain(&self) -> bool {
+        let plan = self.course.plan;
+        self.guards.len() == 1 && self.guards[0].is_empty() && plan.holding.is_none() && Progress::has_no_cooldown(plan)
+    }
+
+    /// Takes the round trips gathered so far.
+    fn settle(&mut self, trips: &mut Vec<Trip>, tables: &[ExitTable]) {
         let course = self.course;
-        let terms = &course.plan.terms;
-        let k = self.progress.counters.fills;
-        let reckoned;
-        let money = match self.terms {
-            Some(_) => table.money(place, |entry| entry.money(bar, terms, k, course.draws)),
-            None => {
-                reckoned = table.entry(place).money(bar, terms, k, course.draws);
-                &reckoned
-            }
+        self.progress.round_trips(&course, trips, |trip| tables[trip.rule as usize].deal(trip.bar as usize));
+        trips.clear();
+    }
+
+    /// The conditions of `rule` hold on `bar`; false if there is no signal, because a level is undefined. Under terms
+    /// that are the same for every fill.
+    fn enter(
+        &mut self,
+        exit: &ExitRule<'_>,
+        rule: usize,
+        tables: &mut [ExitTable],
+        bar: usize,
+        find: impl Fn() -> Entry + Copy,
+        trips: &mut Vec<Trip>,
+    ) -> bool {
+        let course = self.course;
+        let table = &mut tables[rule];
+        let end = match table.end(bar) {
+            End::UNKNOWN => table.reckon(bar, &course.plan.terms, course.draws, find),
+            known => known,
         };
-        match money {
-            Money::Deal(deal) => {
+        if end.bar() < course.end && !self.may_time_out(exit.rule, bar, end.bar()) {
+            self.progress.enters_and_leaves(&course, bar, end.bar());
+            trips.push(Trip { bar: bar as u32, rule: rule as u32 });
+            return true;
+        }
+        match end {
+            End::UNDEFINED => return false,
+            End::REFUSED => {
                 self.progress.signal(bar);
-                let exit_bar = deal.exit_bar as usize;
-                if exit_bar < course.end && !self.may_time_out(exit.rule, bar, exit_bar) && self.trades.is_none() {
-                    let deal = *deal;
-                    let entry = table.entry(place);
-                    self.progress.round_trip(&course, bar, &deal, entry.open_profit(&course, k));
-                } else {
-                    let deal = *deal;
-                    self.leave_by_all_rules(exit.rule, rule, table.entry(place), &deal, bar, k);
+                self.progress.refused(&course, bar);
+            }
+            _ => {
+                let deal = (end != End::INVALID).then(|| *table.deal(bar).0);
+                self.settle(trips, tables);
+                let entry = tables[rule].entry(bar, find);
+                match deal {
+                    Some(deal) => {
+                        self.progress.signal(bar);
+                        self.leave_by_all_rules(exit.rule, rule, entry, &deal, bar, self.progress.counters.fills);
+                    }
+                    None => self.fail(entry),
                 }
+            }
+        }
+        true
+    }
+
+    /// As [`Runner::enter`], where money changes from fill to fill.
+    fn enter_singly(&mut self, exit: &ExitRule<'_>, rule: usize, entry: &Entry, bar: usize) -> bool {
+        let course = self.course;
+        let k = self.progress.counters.fills;
+        match entry.money(bar, &course.plan.terms, k, course.draws) {
+            Money::Deal(deal, _) => {
+                self.progress.signal(bar);
+                self.leave_by_all_rules(exit.rule, rule, entry, &deal, bar, k);
             }
             Money::Refused => {
                 self.progress.signal(bar);
                 self.progress.refused(&course, bar);
             }
-            Money::Undefined | Money::Unknown => return false,
-            Money::Invalid => {
-                if let Entry::Invalid(error) = table.entry(place) {
-                    self.failure = Some(error.as_ref().clone());
-                }
-            }
+            Money::Undefined => return false,
+            Money::Invalid => self.fail(entry),
         }
         true
+    }
+
+    fn fail(&mut self, entry: &Entry) {
+        if let Entry::Invalid(error) = entry {
+            self.failure = Some(error.as_ref().clone());
+        }
     }
 
     /// A position that a time limit or an end may cut short, or whose trade is wanted.
@@ -611,6 +671,7 @@ impl Runner<'_> {
         let reached = position.leave == Some(leave);
         let deal = Deal { reached, ..*deal }.closed(leave.bar, &paid);
         self.progress.round_trip(&course, bar, &deal, gain);
+        self.progress.left(&course, leave.bar);
         if let Some(trades) = &mut self.trades {
             trades.push(trade(&course, exit, rule, position, bar, &filled, &leave, &paid, k));
         }

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use pulp::{Arch, Simd, WithSimd, bytemuck};
+
 /// Bars of a block; the bits of one mask word.
 pub const ZONE: usize = 64;
 
@@ -60,24 +62,34 @@ impl Zones {
 
 /// Minimum and maximum, NaN left out.
 fn extremes(values: &[f64]) -> (f64, f64) {
-    // Several accumulators, so that the comparisons run side by side.
-    const LANES: usize = 8;
-    let (mut low, mut high) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            // A comparison with NaN is false.
-            low[lane] = if chunk[lane] < low[lane] { chunk[lane] } else { low[lane] };
-            high[lane] = if chunk[lane] > high[lane] { chunk[lane] } else { high[lane] };
+    Arch::new().dispatch(Extremes(values))
+}
+
+struct Extremes<'a>(&'a [f64]);
+
+impl WithSimd for Extremes<'_> {
+    type Output = (f64, f64);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> (f64, f64) {
+        // Comparisons, not minima: a comparison with NaN is false.
+        let narrow = |(low, high): (f64, f64), x: f64| (if x < low { x } else { low }, if x > high { x } else { high });
+        let nothing = (f64::INFINITY, f64::NEG_INFINITY);
+        let values = self.0;
+        let Some(rest) = values.len().checked_sub(S::F64_LANES) else {
+            return values.iter().copied().fold(nothing, narrow);
+        };
+        let (mut low, mut high) = (simd.splat_f64s(nothing.0), simd.splat_f64s(nothing.1));
+        // What is left over is looked at together with bars seen before: an extreme does not change by being seen twice.
+        let tail = values.get(rest..).unwrap_or_default();
+        for x in S::as_simd_f64s(values).0.iter().chain(S::as_simd_f64s(tail).0) {
+            low = simd.select_f64s(simd.less_than_f64s(*x, low), *x, low);
+            high = simd.select_f64s(simd.less_than_f64s(high, *x), *x, high);
         }
+        let lanes = |lanes: &[f64]| lanes.iter().copied().fold(nothing, narrow);
+        let of = |x: S::f64s| lanes(bytemuck::cast_slice(std::slice::from_ref(&x)));
+        (of(low).0, of(high).1)
     }
-    for x in rest {
-        low[0] = if *x < low[0] { *x } else { low[0] };
-        high[0] = if *x > high[0] { *x } else { high[0] };
-    }
-    let least = low.into_iter().fold(f64::INFINITY, |a, b| if b < a { b } else { a });
-    let most = high.into_iter().fold(f64::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    (least, most)
 }
 
 #[cfg(test)]

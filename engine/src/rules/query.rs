@@ -5,8 +5,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::iter::repeat;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
+
+use pulp::{Arch, Simd, WithSimd, bytemuck};
 
 use crate::indicators::{Budget, Column, ColumnKey, Keep, Reservation, Shared, Shelf, ZONE, Zones};
 use crate::rules::{Comparison, Condition, Expr, Operand};
@@ -151,6 +154,13 @@ impl Values<'_> {
         self.zones.is_some_and(|zones| zones.defined_from() <= block)
     }
 
+    /// Those of the blocks that are full.
+    #[inline]
+    fn full(&self, blocks: &Range<usize>) -> &[[f64; ZONE]] {
+        let (all, _) = self.values.as_chunks();
+        all.get(blocks.start..blocks.end.min(all.len())).unwrap_or_default()
+    }
+
     fn block<'s>(&'s self, block: usize, scratch: &'s mut [f64; ZONE]) -> &'s [f64; ZONE] {
         let rest = self.values.get(block * ZONE..).unwrap_or_default();
         rest.first_chunk().unwrap_or_else(|| {
@@ -283,43 +293,46 @@ impl<'a> BoundCondition<'a> {
 
     /// One bit per bar of a block.
     pub(crate) fn bits(&self, block: usize) -> u64 {
-        self.decided(block).unwrap_or_else(|| self.compared(block))
+        self.decided(block).unwrap_or_else(|| {
+            let mut word = 0;
+            self.compare(block..block + 1, std::slice::from_mut(&mut word));
+            word
+        })
     }
 
     /// The bits of many blocks. Where extremes decide few of them, none is left out: values that are read in order come
     /// from memory several times faster than those behind gaps.
     fn bits_of(&self, blocks: Range<usize>, out: &mut [u64]) {
-        let decided = blocks.clone().filter(|block| self.decided(*block).is_some()).count();
-        if decided * 4 < blocks.len() * 3 {
-            out.iter_mut().zip(blocks).for_each(|(word, block)| *word = self.compared(block));
+        const SAMPLED: usize = 4;
+        let sample = blocks.clone().step_by(SAMPLED);
+        let decided = sample.clone().filter(|block| self.decided(*block).is_some()).count();
+        if decided * 8 < sample.len() * 7 {
+            self.compare(blocks, out);
         } else {
             out.iter_mut().zip(blocks).for_each(|(word, block)| *word = self.bits(block));
         }
     }
 
-    /// One bit per bar of a block, value by value.
-    fn compared(&self, block: usize) -> u64 {
-        let (mut lefts, mut rights) = ([0.0; ZONE], [0.0; ZONE]);
-        let left = self.left.block(block, &mut lefts);
-        // A comparison with NaN is false by IEEE rules: an undefined operand needs no test of its own. What lies behind
-        // the end is undefined; two constants are cut there.
-        let related = match (self.comparison, &self.right) {
-            (Comparison::Less, Term::Const(right)) => pack(|k| left[k] < *right),
-            (Comparison::LessOrEqual, Term::Const(right)) => pack(|k| left[k] <= *right),
-            (Comparison::Greater, Term::Const(right)) => pack(|k| left[k] > *right),
-            (Comparison::GreaterOrEqual, Term::Const(right)) => pack(|k| left[k] >= *right),
-            (comparison, right) => {
-                let right = right.block(block, &mut rights);
-                match comparison {
-                    Comparison::Less => pack(|k| left[k] < right[k]),
-                    Comparison::LessOrEqual => pack(|k| left[k] <= right[k]),
-                    Comparison::Greater => pack(|k| left[k] > right[k]),
-                    Comparison::GreaterOrEqual => pack(|k| left[k] >= right[k]),
-                }
-            }
+    /// The bits of many blocks, value by value.
+    fn compare(&self, blocks: Range<usize>, out: &mut [u64]) {
+        let (left, right) = (&self.left, &self.right);
+        // a > b is b < a.
+        let (left, right, or_equal) = match self.comparison {
+            Comparison::Less => (left, right, false),
+            Comparison::LessOrEqual => (left, right, true),
+            Comparison::Greater => (right, left, false),
+            Comparison::GreaterOrEqual => (right, left, true),
         };
-        let finite = if self.finite && !self.left.all_finite(block) { pack(|k| left[k].is_finite()) } else { !0 };
-        related & finite & self.existing(block)
+        Arch::new().dispatch(Compare { left, right, or_equal, blocks: blocks.clone(), out: &mut *out });
+        for (word, block) in out.iter_mut().zip(blocks) {
+            if self.finite && *word != 0 && !self.left.all_finite(block) {
+                let mut scratch = [0.0; ZONE];
+                let values = self.left.block(block, &mut scratch);
+                *word &= values.iter().enumerate().fold(0, |bits, (k, x)| bits | u64::from(x.is_finite()) << k);
+            }
+            // What lies behind the end is undefined; two constants are cut there.
+            *word &= self.existing(block);
+        }
     }
 
     /// The bits of a block that its extremes decide.
@@ -351,16 +364,81 @@ impl<'a> BoundCondition<'a> {
     }
 }
 
-/// The answers of 64 tests as bits.
-#[inline]
-fn pack(test: impl Fn(usize) -> bool) -> u64 {
-    // Eight answers become eight bits by one multiplication: written this way the tests run on vectors.
-    let answers: [u8; ZONE] = std::array::from_fn(|k| u8::from(test(k)));
-    let (eights, _) = answers.as_chunks::<8>();
-    eights.iter().enumerate().fold(0, |bits, (k, eight)| {
-        let byte = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-        bits | byte << (8 * k)
-    })
+/// The bit of each bar of a block.
+const BIT: [u64; ZONE] = {
+    let mut bits = [0; ZONE];
+    let mut k = 0;
+    while k < ZONE {
+        bits[k] = 1 << k;
+        k += 1;
+    }
+    bits
+};
+
+/// `left < right`, or `left <= right`, on blocks of bars, with the widest vectors the processor has. A comparison with
+/// NaN is false by IEEE rules: an undefined operand needs no test of its own.
+struct Compare<'c, 'a> {
+    left: &'c Term<'a>,
+    right: &'c Term<'a>,
+    or_equal: bool,
+    blocks: Range<usize>,
+    out: &'c mut [u64],
+}
+
+impl WithSimd for Compare<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { left, right, or_equal, blocks, out } = self;
+        // Columns and constants are compared where they lie, up to a last block that is not full.
+        let (mut lefts, mut rights) = ([0.0; ZONE], [0.0; ZONE]);
+        let whole = match (left, right) {
+            (Term::Column(left), Term::Column(right)) => {
+                words(simd, or_equal, left.full(&blocks).iter().zip(right.full(&blocks)), out)
+            }
+            (Term::Column(left), Term::Const(right)) => {
+                rights.fill(*right);
+                words(simd, or_equal, left.full(&blocks).iter().zip(repeat(&rights)), out)
+            }
+            (Term::Const(left), Term::Column(right)) => {
+                lefts.fill(*left);
+                words(simd, or_equal, repeat(&lefts).zip(right.full(&blocks)), out)
+            }
+            _ => 0,
+        };
+        for (word, block) in out.iter_mut().zip(blocks).skip(whole) {
+            let pair = (left.block(block, &mut lefts), right.block(block, &mut rights));
+            words(simd, or_equal, std::iter::once(pair), std::slice::from_mut(word));
+        }
+    }
+}
+
+/// Compares pairs of blocks; returns how many there were.
+#[inline(always)]
+fn words<'b, S: Simd>(
+    simd: S,
+    or_equal: bool,
+    pairs: impl Iterator<Item = (&'b [f64; ZONE], &'b [f64; ZONE])>,
+    out: &mut [u64],
+) -> usize {
+    let (weights, _) = S::as_simd_u64s(&BIT);
+    let mut done = 0;
+    for (word, (left, right)) in out.iter_mut().zip(pairs) {
+        let ((left, _), (right, _)) = (S::as_simd_f64s(left), S::as_simd_f64s(right));
+        let mut bits = simd.splat_u64s(0);
+        for ((left, right), weight) in left.iter().zip(right).zip(weights) {
+            let holds = match or_equal {
+                false => simd.less_than_f64s(*left, *right),
+                true => simd.less_than_or_equal_f64s(*left, *right),
+            };
+            bits = simd.or_u64s(bits, simd.select_u64s(holds, *weight, simd.splat_u64s(0)));
+        }
+        let lanes: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&bits));
+        *word = lanes.iter().fold(0, |all, lane| all | lane);
+        done += 1;
+    }
+    done
 }
 
 /// One condition and where its bits are.
