@@ -97,6 +97,7 @@ impl Request {
             threads: cli::threads(self.threads)?,
             memory,
             fresh: self.fresh,
+            shard: None,
         })
     }
 }

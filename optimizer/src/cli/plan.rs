@@ -7,14 +7,14 @@ use clap::Args;
 use engine::data::Sources;
 use serde_json::{Value, json};
 
-use crate::cli::threads;
+use crate::cli::{memory, threads};
 use crate::error::{CommandError, ExitCode};
-use crate::plan::memory::{enough_bytes, parse_bytes, show_bytes};
+use crate::plan::memory::{enough_bytes, show_bytes};
 use crate::plan::outlook::Outlook;
 use crate::progress::show_seconds;
 use crate::row::Way;
 use crate::search::group;
-use crate::sweep::{Experiment, Options, left_out, usage};
+use crate::sweep::{Experiment, Options, left_out};
 
 /// Tell what a sweep of a grid file will do: settings, distinct settings, columns, time, memory, disk.
 ///
@@ -47,14 +47,14 @@ pub struct PlanArgs {
 /// Faults of the grid, data errors.
 pub fn run(args: &PlanArgs) -> Result<ExitCode, CommandError> {
     let experiment = Experiment::read(&args.grid, &args.set)?;
-    let memory = match &args.memory {
-        Some(text) => {
-            Some(parse_bytes(text).map_err(|e| usage("--memory", e.to_string(), "for example --memory 8GB"))?)
-        }
-        None => None,
+    let options = Options {
+        set: args.set.clone(),
+        out: args.out.clone(),
+        threads: threads(args.threads)?,
+        memory: memory(args.memory.as_deref())?,
+        fresh: false,
+        shard: None,
     };
-    let options =
-        Options { set: args.set.clone(), out: args.out.clone(), threads: threads(args.threads)?, memory, fresh: false };
     let outlook = Outlook::new(&experiment, &options, &Sources::from_env())?;
     let text =
         if args.json { document(&experiment, &outlook).to_string() } else { lines(&experiment, &outlook).join("\n") };

@@ -18,14 +18,17 @@ use crate::driver::{self, DriverError, End, Job, Observer, chunk_bytes};
 use crate::error::CommandError;
 use crate::fingerprint::Fingerprint;
 use crate::grid::{Length, WalkForward, WindowMode};
+use crate::merge::Pieces;
 use crate::plan::memory::{Ledger, Reservation};
 use crate::resume::{Finished, scan_with};
 use crate::row;
 use crate::run_folder::RunFolder;
+use crate::shard::Shard;
 use crate::single::keep_manifest;
 use crate::space::axis::Target;
 use crate::sweep::{
-    ENGINE_VERSION, Experiment, Options, book_bars, execution_master, left_out, lock_text, output_root, sweep_parts,
+    ENGINE_VERSION, Experiment, Options, book_bars, execution_master, left_out, lock_text, open_folder,
+    refuse_incomplete, refuse_unseeded_shard, shard_manifest, sweep_parts,
 };
 use crate::trial::TrialConfigs;
 use crate::walkforward::cells::Layout;
@@ -73,7 +76,9 @@ pub struct Report {
     pub end: End,
     /// The run folder.
     pub folder: std::path::PathBuf,
-    /// Trials, all of them.
+    /// The shard, if it was one: it leaves no result.
+    pub shard: Option<Shard>,
+    /// Trials, all of them; of a shard, its own.
     pub trials: u64,
     /// Trials found finished at the start.
     pub cached: u64,
@@ -109,7 +114,30 @@ impl WalkForwardRun {
     /// # Errors
     /// A grid without windows, windows that cannot be laid, data errors, a folder that cannot be used, a cap that is too
     /// small: all before work starts.
-    pub fn open(mut experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
+    pub fn open(experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
+        Self::begin(experiment, options, sources, None)
+    }
+
+    /// As [`WalkForwardRun::open`], with every chunk taken from other folders of the same run.
+    ///
+    /// # Errors
+    /// Those of [`WalkForwardRun::open`], and bars or a program that are not those of the folders.
+    pub fn merge(
+        experiment: Experiment,
+        options: &Options,
+        sources: &Sources,
+        pieces: &Pieces,
+    ) -> Result<Self, CommandError> {
+        Self::begin(experiment, options, sources, Some(pieces))
+    }
+
+    fn begin(
+        mut experiment: Experiment,
+        options: &Options,
+        sources: &Sources,
+        pieces: Option<&Pieces>,
+    ) -> Result<Self, CommandError> {
+        refuse_unseeded_shard(&experiment, options.shard)?;
         let mut windows = understood(&experiment)?;
         let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
         let cap = options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap);
@@ -125,19 +153,24 @@ impl WalkForwardRun {
         windows.embargo = Some(embargo);
         experiment.grid.walk_forward = Some(windows.clone());
         let layout = lay(&environment, &experiment, &windows, embargo)?;
-        let plan = experiment.chunks();
+        let plan = experiment.chunks().of_shard(options.shard);
         let schema = CellSchema::new(&layout);
         let chunk = chunk_bytes(&plan, trial_bytes(&layout, &schema));
         let bars = book_bars(&environment, &experiment, options.threads, &ledger, chunk, 2 * chunk)?;
         let fingerprint = fingerprint(&experiment, &environment, &layout, &windows);
-        let root = output_root(&experiment, options);
-        let folder = RunFolder::open(&root, &experiment.grid.name, &fingerprint.hash8(), options.fresh)?;
+        let folder = open_folder(&experiment, options, &fingerprint, pieces)?;
         let master = execution_master(&experiment.config, &folder)?;
         let lock = lock_text(&experiment, &plan, master);
         folder.write_grid_lock(&lock, &MAY_CHANGE)?;
         let check =
             |index: u64| chunk_file::read(&folder.chunk(index), &schema, &fingerprint, plan.trials(index)).map(|_| ());
         let finished = scan_with(&folder, &plan, options.threads, &check)?;
+        if pieces.is_some() {
+            refuse_incomplete(&finished, &plan)?;
+        }
+        if let Some(shard) = options.shard {
+            folder.write_manifest(&shard_manifest("walkforward", &experiment, &plan, shard, &fingerprint))?;
+        }
         let space = Arc::clone(experiment.trials.space());
         let configs = TrialConfigs::new(space, experiment.config.document.clone(), master);
         Ok(Self {
@@ -181,6 +214,11 @@ impl WalkForwardRun {
     /// Bars kept back.
     pub fn held_back(&self) -> Option<&HeldBack> {
         self.held_back.as_ref()
+    }
+
+    /// How trials are cut, and which chunks are worked on here.
+    pub fn plan(&self) -> &ChunkPlan {
+        &self.plan
     }
 
     /// Trials in chunks found finished.
@@ -246,13 +284,14 @@ impl WalkForwardRun {
         let end = driver::run(&job, &self.finished)?;
         let elapsed = started.elapsed();
         let result = match end {
-            End::Complete => Some(self.pool()?.install(|| self.finish())?),
-            End::Interrupted | End::Deadline => None,
+            End::Complete if self.plan.shard().is_none() => Some(self.pool()?.install(|| self.finish())?),
+            End::Complete | End::Interrupted | End::Deadline => None,
         };
         Ok(Report {
             end,
             folder: self.folder.path().to_owned(),
-            trials: self.experiment.trials.len(),
+            shard: self.plan.shard(),
+            trials: self.plan.own_trials(),
             cached: self.cached(),
             result,
             warnings: self.warnings(),
