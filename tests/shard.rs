@@ -110,17 +110,48 @@ fn a_shard_without_a_chunk_is_finished_at_once() {
 fn what_a_shard_and_a_merge_say() {
     let desk = Desk::new();
     let shown = desk.run("sweep small.yaml --shard 1/2");
-    insta::assert_snapshot!(format!("{}\n---\n{}", desk.show(&shown), shown.stdout), @"");
-    let (shard, row) = (shards(&desk, "results"), "show");
-    let shown = desk.run(&format!("{row} {} 1", shard[0].strip_prefix(desk.path()).unwrap().display()));
-    insta::assert_snapshot!(desk.show(&shown).replace("-of-2", "-of-[N]"), @"");
+    insta::assert_snapshot!(format!("{}\n---\n{}", desk.show(&shown), shown.stdout), @r"
+    exit 0
+    small: 24 settings of sma_cross on EURUSD H1
+    shard 1/2: 12 settings in 3 of 6 chunks
+    shard 1/2 is finished, in results/small-[HASH].shard-1-of-2; it has no leaderboard of its own
+    when all 2 are finished: omega-opt merge results/small-[HASH].shard-*-of-2
+    ---
+    ");
+    let shard = shards(&desk, "results")[0].display().to_string();
+    insta::assert_snapshot!(desk.refused(&format!("show {shard} 1")), @r"
+    exit 2
+      × [DIR]/results/small-[HASH].shard-1-of-2: is shard 1/2 of a run: it has no ranked rows
+      help: `omega-opt merge` puts the shards together
+    ");
     let shown = desk.run("sweep small.yaml --shard 2/2 --json");
     let told: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
     assert_eq!((&told["shard"], &told["end"], &told["trials"]), (&"2/2".into(), &"complete".into(), &12.into()));
     assert_eq!(told["result"], serde_json::Value::Null);
     // Beside the shards, where a sweep would have put it.
     let shown = desk.run(&merge_line(&desk, &shards(&desk, "results"), ""));
-    insta::assert_snapshot!(format!("{}\n---\n{}", desk.show(&shown), desk.redact(&shown.stdout)), @"");
+    insta::assert_snapshot!(format!("{}\n---\n{}", desk.show(&shown), desk.redact(&shown.stdout)), @r"
+    exit 0
+    merging 6 chunks of 2 folders
+    small: 24 settings of sma_cross on EURUSD H1, 24 finished before
+    ---
+    24 rows: 24 ok, 0 gated, 0 without score, 0 failed · 24 distinct rule sets
+    nothing to evaluate: all settings were finished before, ranked anew
+
+     rank  objective  trades      net    win     pf     dd  sharpe  fast_length  slow_length  direction_filter
+        1    -1.1533      32  -266.16  0.344  0.560  0.004  -1.153           20           60              long
+        2    -1.2328      62  -376.40  0.355  0.685  0.005  -1.233           20           60              both
+        3    -1.2612      23  -266.10  0.261  0.486  0.004  -1.261           20           80              long
+        4    -1.2997      84  -516.80  0.321  0.653  0.008  -1.300           10           50              both
+        5    -1.3444      33  -317.89  0.242  0.470  0.005  -1.344           10           80              long
+
+    pass  total_trades >= 10: 24 of 24 rows
+    The best of 24 tries is partly luck: judge it on bars the search has not seen.
+
+    results/small-[HASH]/leaderboard.parquet
+    results/small-[HASH]/leaderboard.csv
+    results/small-[HASH]/top trades, equity and metrics of the best
+    ");
     ok(&desk, "sweep small.yaml --out whole");
     assert_same(&desk.run_folder("whole"), &folders(&desk, "results")[0]);
     // The sweep itself finds nothing left to do.
@@ -136,9 +167,24 @@ fn what_is_no_shard_is_refused() {
             assert!(refused.starts_with("exit 2\n") && refused.contains(typed), "{refused}");
         }
     }
-    insta::assert_snapshot!(desk.refused("sweep small.yaml --shard 8/7"), @"");
+    insta::assert_snapshot!(desk.refused("sweep small.yaml --shard 8/7"), @r"
+    exit 2
+      × --shard: must be i/n with whole numbers and 1 <= i <= n, got `8/7`
+      help: for example --shard 3/7, the third of seven; add 1 to a number counted from 0
+    ");
     desk.config("\"warmup_bars\": 100,", "\"warmup_bars\": 100, \"run_mode\": \"prod\",");
-    insta::assert_snapshot!(desk.refused("sweep small.yaml --shard 1/2"), @"");
+    insta::assert_snapshot!(desk.refused("sweep small.yaml --shard 1/2"), @r#"
+    exit 2
+      × run_mode: `prod` without `rng_seed` draws a seed of its own in each shard: their rows are not
+      │ of one run
+       ╭─[config.json:8:23]
+     7 │   "timeframes": {"primary": "H1", "additional": []},
+     8 │   "warmup_bars": 100, "run_mode": "prod",
+       ·                       ──────────
+     9 │   "account": {"initial_balance": 100000.0, "account_currency": "USD", "risk_per_trade": 100.0},
+       ╰────
+      help: give all shards one seed, for example --set rng_seed=42
+    "#);
     ok(&desk, "sweep small.yaml --shard 1/2 --set rng_seed=7");
 }
 
@@ -150,7 +196,13 @@ fn missing_chunks_are_named_with_the_shards_that_supply_them() {
     }
     let mut all = shards(&desk, "root");
     fs::remove_file(all[0].join("chunks/chunk-000004.parquet")).unwrap();
-    insta::assert_snapshot!(desk.refused(&merge_line(&desk, &all, "--out merged")), @"");
+    insta::assert_snapshot!(desk.refused(&merge_line(&desk, &all, "--out merged")), @r"
+    exit 2
+    error: no folder holds 2 of the 6 chunks:
+      shard 1/4: chunk 4
+      shard 3/4: chunk 2
+    help: `omega-opt sweep GRID --shard 3/4` starts or continues one; then merge again
+    ");
     ok(&desk, "sweep small.yaml --out root --shard 1/4");
     ok(&desk, "sweep small.yaml --out root --shard 3/4");
     all = shards(&desk, "root");
@@ -160,7 +212,11 @@ fn missing_chunks_are_named_with_the_shards_that_supply_them() {
     // Parts that are no shards: nobody knows who has the rest.
     let part = desk.run_folder("whole");
     fs::remove_file(part.join("chunks/chunk-000002.parquet")).unwrap();
-    insta::assert_snapshot!(desk.refused(&merge_line(&desk, &[part], "--out part")), @"");
+    insta::assert_snapshot!(desk.refused(&merge_line(&desk, &[part], "--out part")), @r"
+    exit 2
+    error: no folder holds 1 of the 6 chunks: chunk 2
+    help: name the folders that hold them, or finish the run with `omega-opt sweep GRID`
+    ");
 }
 
 #[test]
@@ -174,16 +230,63 @@ fn folders_of_other_runs_are_refused_with_the_difference() {
         let said = desk.refused(&merge_line(&desk, &all, "--out merged"));
         hide_digests(&said)
     };
-    insta::assert_snapshot!(against("seed", "--set seed=43"), @"");
-    insta::assert_snapshot!(against("space", "--set fast_length=[5,10,20,41]"), @"");
-    insta::assert_snapshot!(against("config", "--set lots=0.2"), @"");
-    insta::assert_snapshot!(against("data", "--set data.seed=8"), @"");
-    insta::assert_snapshot!(against("search", "--set search.trials=20 --set search.method=random"), @"");
-    insta::assert_snapshot!(against("chunk", "--set limits.chunk=8"), @"");
+    insta::assert_snapshot!(against("seed", "--set seed=43"), @r"
+    exit 2
+    error: a/small-[HASH].shard-1-of-2 and seed/small-[HASH].shard-2-of-2 are not of the same run:
+      seed: the one has `42`, the other `43`
+      - seed: 42
+      + seed: 43
+    help: merge the folders of one run; other runs have other rows
+    ");
+    insta::assert_snapshot!(against("space", "--set fast_length=[5,10,20,41]"), @r#"
+    exit 2
+    error: a/small-[HASH].shard-1-of-2 and space/small-[HASH].shard-2-of-2 are not of the same run:
+      space: the one has `[DIGEST]`, the other `[DIGEST]`
+      -   "fast_length": {"values": [5,10,20,40]}
+      +   "fast_length": {"values": [5,10,20,41]}
+    help: merge the folders of one run; other runs have other rows
+    "#);
+    insta::assert_snapshot!(against("config", "--set lots=0.2"), @r#"
+    exit 2
+    error: a/small-[HASH].shard-1-of-2 and config/small-[HASH].shard-2-of-2 are not of the same run:
+      config: the one has `[DIGEST]`, the other `[DIGEST]`
+      -   "strategy_parameters": {"lots":0.1}
+      +   "strategy_parameters": {"lots":0.2}
+    help: merge the folders of one run; other runs have other rows
+    "#);
+    insta::assert_snapshot!(against("data", "--set data.seed=8"), @r#"
+    exit 2
+    error: a/small-[HASH].shard-1-of-2 and data/small-[HASH].shard-2-of-2 are not of the same run:
+      config: the one has `[DIGEST]`, the other `[DIGEST]`
+      data: the one has `[DIGEST]`, the other `[DIGEST]`
+      -   "data": {"bars":3000,"seed":7,"source":"synthetic"}
+      +   "data": {"bars":3000,"seed":8,"source":"synthetic"}
+    help: merge the folders of one run; other runs have other rows
+    "#);
+    insta::assert_snapshot!(against("search", "--set search.trials=20 --set search.method=random"), @r#"
+    exit 2
+    error: a/small-[HASH].shard-1-of-2 and search/small-[HASH].shard-2-of-2 are not of the same run:
+      search: the one has `{"method":"grid"}`, the other `{"method":"random","trials":20}`
+      - search: {"method":"grid"}
+      + search: {"method":"random","trials":20}
+    help: merge the folders of one run; other runs have other rows
+    "#);
+    insta::assert_snapshot!(against("chunk", "--set limits.chunk=8"), @r#"
+    exit 2
+    error: a/small-[HASH].shard-1-of-2 and chunk/small-[HASH].shard-2-of-2 are not of the same run:
+      - limits: {"chunk":4}
+      + limits: {"chunk":8}
+    help: merge the folders of one run; other runs have other rows
+    "#);
     // Objective and gates decide no row: those of the first folder count, and that is told.
     ok(&desk, "sweep small.yaml --out gates --shard 2/2 --set gates=[]");
     let shown = desk.run(&merge_line(&desk, &[first, shards(&desk, "gates")].concat(), "--out merged"));
-    insta::assert_snapshot!(desk.show(&shown), @"");
+    insta::assert_snapshot!(desk.show(&shown), @r"
+    exit 0
+    warning: gates/small-[HASH].shard-2-of-2 has another objective, gates or output than a/small-[HASH].shard-1-of-2, whose count
+    merging 6 chunks of 2 folders
+    small: 24 settings of sma_cross on EURUSD H1, 24 finished before
+    ");
     ok(&desk, "sweep small.yaml --out whole");
     assert_same(&desk.run_folder("whole"), &desk.run_folder("merged"));
 }
@@ -208,7 +311,12 @@ fn a_merge_needs_the_bars_and_the_program_of_the_shards() {
     let all = shards(&desk, "root");
     let costs = fs::read_to_string(desk.path().join("configs/execution_costs.yaml")).unwrap();
     desk.write("configs/execution_costs.yaml", &format!("{costs}\n# another file\n"));
-    insta::assert_snapshot!(hide_digests(&desk.refused(&merge_line(&desk, &all, "--out merged"))), @"");
+    insta::assert_snapshot!(hide_digests(&desk.refused(&merge_line(&desk, &all, "--out merged"))), @r"
+    exit 2
+    error: root/small-[HASH].shard-1-of-2: cannot be finished here:
+      data: the folder has `[DIGEST]`, here it is `[DIGEST]`
+    help: merge where the same bars are, with the omega-opt of the shards
+    ");
 }
 
 #[test]
@@ -228,9 +336,19 @@ fn damaged_chunks_are_refused_unless_another_folder_has_them() {
     let chunk = two[1].join("chunks/chunk-000003.parquet");
     fs::remove_file(&chunk).unwrap();
     fs::write(&chunk, b"half a chunk").unwrap();
-    insta::assert_snapshot!(desk.refused(&merge_line(&desk, &two, "--out hurt")), @"");
+    insta::assert_snapshot!(desk.refused(&merge_line(&desk, &two, "--out hurt")), @r"
+    exit 3
+    error: damaged in every folder that holds them:
+      chunk 3: two/small-[HASH].shard-2-of-2/chunks/chunk-000003.parquet: Parquet error: Invalid Parquet file. Corrupt footer
+    help: start the sweep or shard of that folder again: it sets the chunk aside and evaluates it anew
+    ");
     let shown = desk.run(&merge_line(&desk, &[two.clone(), three].concat(), "--out healed"));
-    insta::assert_snapshot!(desk.show(&shown), @"");
+    insta::assert_snapshot!(desk.show(&shown), @r"
+    exit 0
+    warning: two/small-[HASH].shard-2-of-2/chunks/chunk-000003.parquet is damaged (Parquet error: Invalid Parquet file. Corrupt footer): three/small-[HASH].shard-1-of-3/chunks/chunk-000003.parquet is used
+    merging 6 chunks of 5 folders
+    small: 24 settings of sma_cross on EURUSD H1, 24 finished before
+    ");
     assert_same(&desk.run_folder("whole"), &desk.run_folder("healed"));
     assert_eq!(fs::read(&chunk).unwrap(), b"half a chunk", "a merge leaves the folders as they are");
     ok(&desk, "sweep small.yaml --out two --shard 2/2");
@@ -240,11 +358,27 @@ fn damaged_chunks_are_refused_unless_another_folder_has_them() {
 #[test]
 fn what_is_no_run_folder_is_refused() {
     let desk = Desk::new();
-    insta::assert_snapshot!(desk.refused("merge nowhere"), @"");
+    insta::assert_snapshot!(desk.refused("merge nowhere"), @r"
+    exit 2
+    error: nowhere: is no run folder: grid.lock.yaml is not there
+    help: a run folder is <output root>/<name>-<hash8>, with .shard-<i>-of-<n> behind it for a shard
+    ");
     ok(&desk, "sweep small.yaml --shard 1/1");
     let all = shards(&desk, "results");
-    insta::assert_snapshot!(desk.refused(&merge_line(&desk, &all, "--memory 1kB")), @"");
-    insta::assert_snapshot!(desk.refused("merge"), @"");
+    insta::assert_snapshot!(desk.refused(&merge_line(&desk, &all, "--memory 1kB")), @r"
+    exit 2
+    error: the memory cap of [CAP] is too small: this run needs at least [NEED]
+    help: --memory [NEED]
+    ");
+    insta::assert_snapshot!(desk.refused("merge"), @r"
+    exit 2
+    error: the following required arguments were not provided:
+      <RUN>...
+
+    Usage: omega-opt merge <RUN>...
+
+    For more information, try '--help'.
+    ");
 }
 
 /// A merge into a folder that holds a part already, one of those named among them.
@@ -342,7 +476,7 @@ fn a_killed_shard_and_a_killed_merge_go_on_and_harm_nothing() {
 #[test]
 fn an_interrupted_shard_says_how_to_go_on() {
     let desk = Desk::new();
-    let child = desk.start("sweep heavy.yaml --out root --shard 1/2 --threads 1");
+    let child = desk.start("sweep heavy.yaml --out root --shard 1/1 --threads 1");
     wait_until("chunks", || {
         desk.path().join("root").exists() && shards(&desk, "root").first().is_some_and(|folder| chunk_count(folder) > 0)
     });
@@ -350,7 +484,13 @@ fn an_interrupted_shard_says_how_to_go_on() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     let said = desk.redact(&String::from_utf8(output.stderr).unwrap());
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @r"
+    heavy: 840 settings of mean_reversion_z_score on EURUSD M5
+    shard 1/1: 840 settings in 105 of 105 chunks
+    stopping after the running wave (at most about 30 s); again to stop at once
+    interrupted; finished chunks are kept in root/heavy-[HASH].shard-1-of-1
+    continue with: omega-opt sweep heavy.yaml --out root --shard 1/1
+    ");
 }
 
 /// The walk-forward of the small grid: the windows are laid from the lock file again.
@@ -360,8 +500,21 @@ fn a_walk_forward_shard_says_what_comes_next() {
     let text = SMALL.replace("total_trades >= 10", "total_trades >= 3");
     desk.write("small.yaml", &format!("{text}walk_forward: {{train: 40d, test: 20d, holdout: 10d}}\n"));
     let shown = desk.run("walkforward small.yaml --shard 1/2");
-    insta::assert_snapshot!(desk.show(&shown), @"");
-    insta::assert_snapshot!(desk.refused(&merge_line(&desk, &shards(&desk, "results"), "")), @"");
+    insta::assert_snapshot!(desk.show(&shown), @r"
+    exit 0
+    small: 24 settings of sma_cross on EURUSD H1, 6 windows (rolling)
+    shard 1/2: 12 settings in 3 of 6 chunks
+    train 40d, embargo 1d, test 20d, step 20d: 6 tests from 2020-02-20 to 2020-06-19, 0 bars left over
+    kept back: 144 bars from 2020-06-19T00:00:00Z, which nothing here reads
+    shard 1/2 is finished, in results/small-[HASH].shard-1-of-2; it has no leaderboard of its own
+    when all 2 are finished: omega-opt merge results/small-[HASH].shard-*-of-2
+    ");
+    insta::assert_snapshot!(desk.refused(&merge_line(&desk, &shards(&desk, "results"), "")), @r"
+    exit 2
+    error: no folder holds 3 of the 6 chunks:
+      shard 2/2: chunks 1, 3, 5
+    help: `omega-opt walkforward GRID --shard 2/2` starts or continues one; then merge again
+    ");
     ok(&desk, "walkforward small.yaml --shard 2/2");
     ok(&desk, &merge_line(&desk, &shards(&desk, "results"), "--out merged"));
     ok(&desk, "walkforward small.yaml --out whole");
@@ -371,4 +524,55 @@ fn a_walk_forward_shard_says_what_comes_next() {
     let mixed = [shards(&desk, "sweep"), shards(&desk, "results")].concat();
     let refused = desk.refused(&merge_line(&desk, &mixed, "--out mixed"));
     assert!(refused.contains("windows: the one has nothing"), "{refused}");
+}
+
+/// The commands of docs/cluster.md, run as a scheduler would run them.
+#[cfg(unix)]
+#[test]
+fn the_commands_of_the_cluster_page_run() {
+    let desk = Desk::new();
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cluster.md")).unwrap();
+    let mut fenced = false;
+    let lines = page.lines().filter(|line| {
+        fenced ^= line.starts_with("```");
+        fenced && line.trim_start().starts_with("omega-opt ")
+    });
+    let commands: Vec<&str> = lines.map(str::trim).collect();
+    assert_eq!(commands.len(), 4, "{commands:?}");
+    let shared = desk.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let grid = SMALL.replace("name: small", "name: my-grid");
+    desk.write("grid.yaml", &grid);
+    desk.write("shared/grid.yaml", &grid);
+    fs::copy(desk.path().join("config.json"), shared.join("config.json")).unwrap();
+    let run = |command: &str, env: &[(&str, &str)]| {
+        let binary = assert_cmd::cargo::cargo_bin!("omega-opt");
+        let command = command.replace("/shared", &shared.to_string_lossy()).replace("32", "2");
+        let command = command.replace("omega-opt", &binary.to_string_lossy());
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(&command).current_dir(desk.path()).env("OMEGA_CACHE_DIR", cli::cache());
+        let output = shell.envs(env.iter().copied()).output().unwrap();
+        assert!(output.status.success(), "{command}\n{}", String::from_utf8_lossy(&output.stderr));
+    };
+    ok(&desk, "sweep grid.yaml --out whole");
+    for (kind, shard, merge) in [("slurm", commands[0], commands[1]), ("kubernetes", commands[2], commands[3])] {
+        for index in ["0", "1"] {
+            let task = if index == "0" { "1" } else { "2" };
+            run(
+                shard,
+                &[
+                    ("JOB_COMPLETION_INDEX", index),
+                    ("SLURM_ARRAY_TASK_ID", task),
+                    ("SLURM_ARRAY_TASK_COUNT", "2"),
+                    ("SLURM_CPUS_PER_TASK", "1"),
+                ],
+            );
+        }
+        run(merge, &[]);
+        let merged = fs::read_dir(shared.join("results")).unwrap().map(|entry| entry.unwrap().path());
+        let merged = merged.into_iter().find(|path| !path.to_string_lossy().contains(".shard-")).unwrap();
+        assert_same(&desk.run_folder("whole"), &merged);
+        println!("{kind} done");
+        fs::remove_dir_all(shared.join("results")).unwrap();
+    }
 }

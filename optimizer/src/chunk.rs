@@ -13,8 +13,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::Fields;
+use arrow_schema::{Fields, SchemaRef};
 use arrow_select::concat::concat_batches;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::KeyValue;
 use sha2::{Digest, Sha256};
@@ -429,10 +430,45 @@ pub(crate) fn inspect(path: &Path) -> Result<(ChunkHeader, String), ChunkError> 
     decode(path).map(|(chunk, digest)| (chunk.header, digest))
 }
 
-/// What a chunk of whatever run and kind says of itself; its contents are not read.
-pub(crate) fn read_header(path: &Path) -> Result<ChunkHeader, ChunkError> {
+/// What a chunk of whatever run and kind says of itself, and its columns; its contents are not read.
+pub(crate) fn read_header(path: &Path) -> Result<(ChunkHeader, SchemaRef), ChunkError> {
     let file = File::open(path).map_err(|e| FileError::io(path, "open it", e))?;
-    guard_decoder(path, || Ok(header_of(path, &load_metadata(path, &file)?)?.0))
+    guard_decoder(path, || {
+        let metadata = load_metadata(path, &file)?;
+        Ok((header_of(path, &metadata)?.0, metadata.schema().clone()))
+    })
+}
+
+/// Whose rows a chunk of whatever run and kind holds. The rest of its contents is neither read nor checked.
+pub(crate) struct Hashes {
+    pub(crate) header: ChunkHeader,
+    columns: RecordBatch,
+    /// Memory that reading the whole file takes: decoded, joined, and as it stands in the file.
+    pub(crate) bytes: usize,
+}
+
+impl Hashes {
+    /// `config_hash` and `rules_hash`, row by row.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&str, &str)> {
+        let column = |at: usize| self.columns.columns().get(at).and_then(|column| column.as_string_opt::<i32>());
+        let pairs = column(0).zip(column(1)).into_iter();
+        pairs.flat_map(|(config, rules)| config.iter().zip(rules).filter_map(|(config, rules)| config.zip(rules)))
+    }
+}
+
+/// Reads the hashes of a chunk.
+pub(crate) fn read_hashes(path: &Path) -> Result<Hashes, ChunkError> {
+    let file = File::open(path).map_err(|e| FileError::io(path, "open it", e))?;
+    guard_decoder(path, || {
+        let metadata = load_metadata(path, &file)?;
+        let (header, _) = header_of(path, &metadata)?;
+        let groups = metadata.metadata().row_groups().iter();
+        let bytes = groups.map(|group| usize::try_from(group.total_byte_size()).unwrap_or(0)).sum::<usize>();
+        let schema = metadata.metadata().file_metadata().schema_descr();
+        let mask = ProjectionMask::columns(schema, ["config_hash", "rules_hash"]);
+        let columns = read_columns(path, file, metadata, mask)?;
+        Ok(Hashes { header, columns, bytes: bytes.saturating_mul(3) })
+    })
 }
 
 /// The decoder is not proof against every flipped bit; a panic in it is one more way to be damaged.
@@ -505,18 +541,27 @@ fn header_of(path: &Path, metadata: &ArrowReaderMetadata) -> Result<(ChunkHeader
 }
 
 fn decode_parquet(path: &Path, file: File) -> Result<(ChunkHeader, String, RecordBatch), ChunkError> {
-    let damaged = |reason: String| ChunkError::Damaged { path: path.to_owned(), reason };
     let metadata = load_metadata(path, &file)?;
     let (header, digest) = header_of(path, &metadata)?;
+    Ok((header, digest, read_columns(path, file, metadata, ProjectionMask::all())?))
+}
+
+fn read_columns(
+    path: &Path,
+    file: File,
+    metadata: ArrowReaderMetadata,
+    mask: ProjectionMask,
+) -> Result<RecordBatch, ChunkError> {
+    let damaged = |reason: String| ChunkError::Damaged { path: path.to_owned(), reason };
     let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+        .with_projection(mask)
         .with_batch_size(rows.max(1))
         .build()
         .map_err(|e| decode_failed(path, e))?;
     let schema = arrow_array::RecordBatchReader::schema(&reader);
     let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| damaged(e.to_string()))?;
-    let batch = concat_batches(&schema, &batches).map_err(|e| damaged(e.to_string()))?;
-    Ok((header, digest, batch))
+    concat_batches(&schema, &batches).map_err(|e| damaged(e.to_string()))
 }
 
 fn reason_of(error: FileError) -> String {

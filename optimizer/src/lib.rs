@@ -18,6 +18,7 @@ pub mod plan;
 pub mod progress;
 pub mod replay;
 pub mod resume;
+pub mod reuse;
 pub mod row;
 pub mod rows;
 pub mod run_folder;

@@ -152,7 +152,7 @@ fn named(chunks: &[u64]) -> String {
 
 fn missing_text(chunks: &[u64], of: u64, shards: Option<u64>) -> String {
     let plural = |chunks: &[u64]| if chunks.len() == 1 { "chunk" } else { "chunks" };
-    let head = format!("{} of {of} chunks are in none of the folders:", chunks.len());
+    let head = format!("no folder holds {} of the {of} chunks:", chunks.len());
     let Some(count) = shards else { return format!("{head} {} {}", plural(chunks), named(chunks)) };
     let mut of_shard: BTreeMap<Shard, Vec<u64>> = BTreeMap::new();
     chunks.iter().for_each(|chunk| of_shard.entry(Shard::of_chunk(*chunk, count)).or_default().push(*chunk));
@@ -165,7 +165,7 @@ fn missing_text(chunks: &[u64], of: u64, shards: Option<u64>) -> String {
 fn damaged_text(chunks: &[(u64, PathBuf, String)]) -> String {
     let rows = chunks.iter().map(|(index, path, reason)| format!("chunk {index}: {}: {reason}", path.display()));
     let rest = (chunks.len() > SHOWN).then(|| format!("… and {} more", chunks.len() - SHOWN));
-    format!("no sound copy of {} chunks:{}", chunks.len(), lines(rows.take(SHOWN).chain(rest)))
+    format!("damaged in every folder that holds them:{}", lines(rows.take(SHOWN).chain(rest)))
 }
 
 /// What a run folder says of itself.
@@ -197,7 +197,8 @@ impl Folder {
             }
         }
         let manifest = manifest_of(path);
-        let of_chunks = || chunks.values().find_map(|chunk| read_header(chunk).ok()).map(|header| header.fingerprint);
+        let of_chunks =
+            || chunks.values().find_map(|chunk| read_header(chunk).ok()).map(|(header, _)| header.fingerprint);
         let shard = manifest["shard"].as_str().and_then(|text| text.parse().ok());
         Ok(Self {
             fingerprint: fingerprint_of(&manifest).or_else(of_chunks),

@@ -19,7 +19,7 @@ pub struct BadShard(pub String);
 impl BadShard {
     /// What the user can do about it.
     pub fn hint(&self) -> &'static str {
-        "for example --shard 3/7, the third of seven; whoever counts from 0 adds 1"
+        "for example --shard 3/7, the third of seven; add 1 to a number counted from 0"
     }
 }
 

@@ -24,8 +24,10 @@ use crate::leaderboard::{self, Summary, Targets};
 use crate::merge::{MergeError, Pieces};
 use crate::objective::Verdict;
 use crate::plan::memory::{Ledger, Reservation};
+use crate::plan::places::SHARE;
 use crate::replay::{Provenance, replay};
 use crate::resume::{Finished, scan};
+use crate::reuse::{self, Earlier};
 use crate::row::RowSchema;
 use crate::rows::{Rows, trial_bytes};
 use crate::run_folder::RunFolder;
@@ -57,6 +59,8 @@ pub struct Options {
     pub fresh: bool,
     /// Work on this share of the chunks only, in a folder of its own.
     pub shard: Option<Shard>,
+    /// Take rows over from earlier runs: those of these folders and those found beside the run's own. None: evaluate all.
+    pub reuse: Option<Vec<PathBuf>>,
 }
 
 /// A sweep understood: nothing is loaded or written yet.
@@ -263,6 +267,8 @@ pub struct Report {
     pub trials: u64,
     /// Trials found finished at the start.
     pub cached: u64,
+    /// Trials whose rows were taken over from earlier runs.
+    pub reused: u64,
     /// The leaderboard, if the sweep is complete.
     pub ranked: Option<Ranked>,
     /// Chunk files that were damaged and set aside.
@@ -301,6 +307,7 @@ pub struct Sweep {
     fingerprint: Fingerprint,
     folder: RunFolder,
     finished: Finished,
+    earlier: Earlier,
     kept: Kept,
     ledger: Ledger,
     threads: usize,
@@ -336,6 +343,7 @@ impl Sweep {
         pieces: Option<&Pieces>,
     ) -> Result<Self, CommandError> {
         refuse_unseeded_shard(&experiment, options.shard)?;
+        reuse::refuse_unless_runs(options.reuse.as_deref().unwrap_or_default())?;
         let ledger = Ledger::new(cap_of(&experiment, options));
         let environment =
             Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
@@ -359,6 +367,11 @@ impl Sweep {
             folder.write_manifest(&shard_manifest("sweep", &experiment, &plan, shard, &fingerprint))?;
         }
         let configs = TrialConfigs::new(Arc::clone(experiment.space()), experiment.config.document.clone(), master);
+        let earlier = if finished.missing(&plan).next().is_some() {
+            find_earlier(&experiment, options, &environment, &ledger, chunk, &fingerprint, folder.path())
+        } else {
+            Earlier::none(&ledger)
+        };
         Ok(Self {
             experiment,
             environment,
@@ -368,6 +381,7 @@ impl Sweep {
             fingerprint,
             folder,
             finished,
+            earlier,
             kept: Kept::new(&ledger),
             ledger,
             threads: options.threads,
@@ -395,6 +409,11 @@ impl Sweep {
         self.finished.trials(&self.plan)
     }
 
+    /// Rows of earlier runs.
+    pub fn earlier(&self) -> &Earlier {
+        &self.earlier
+    }
+
     /// Books of the process.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -405,14 +424,15 @@ impl Sweep {
         let damaged = self.finished.damaged.iter().map(|chunk| {
             format!("chunk {} was damaged ({}), set aside as {}", chunk.index, chunk.reason, chunk.moved_to.display())
         });
-        self.environment.warnings().iter().chain(&self.experiment.warnings).cloned().chain(damaged).collect()
+        let kept = self.environment.warnings().iter().chain(&self.experiment.warnings).chain(self.earlier.warnings());
+        kept.cloned().chain(damaged).collect()
     }
 
     /// Evaluates what is missing and, when nothing is, ranks all rows and writes the best ones out.
     ///
     /// # Errors
     /// Files that cannot be written; finished chunks stay.
-    pub fn run(self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
+    pub fn run(mut self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
         let started = Instant::now();
         let limit = self.experiment.grid.limits.time;
         let rows = Rows {
@@ -432,6 +452,7 @@ impl Sweep {
             environment: &self.environment,
             chunks: &chunks,
             plan: self.plan,
+            earlier: &self.earlier,
             ledger: &self.ledger,
             threads: self.threads,
             deadline: limit.and_then(|limit| started.checked_add(limit)),
@@ -440,6 +461,7 @@ impl Sweep {
         };
         let end = driver::run(&job, &self.finished)?;
         let elapsed = started.elapsed();
+        self.earlier.release();
         let ranking = Instant::now();
         let ranked = match end {
             End::Complete if self.plan.shard().is_none() => Some(self.rank()?),
@@ -452,6 +474,7 @@ impl Sweep {
             shard: self.plan.shard(),
             trials: self.plan.own_trials(),
             cached: self.cached(),
+            reused: self.earlier.reused(),
             damaged: self.finished.damaged.iter().map(|chunk| chunk.moved_to.display().to_string()).collect(),
             warnings: self.warnings(),
             ranked,
@@ -597,6 +620,23 @@ pub(crate) fn cap_of(experiment: &Experiment, options: &Options) -> usize {
 pub(crate) fn output_root(experiment: &Experiment, options: &Options) -> PathBuf {
     let named = options.out.clone().or_else(|| experiment.grid.output.dir.clone().map(PathBuf::from));
     named.unwrap_or_else(|| PathBuf::from("results"))
+}
+
+/// What earlier runs have of a run's settings, on memory that the least amount of work (`chunk`: [`needed_memory`]) does
+/// not need. `own` is the run's folder.
+pub(crate) fn find_earlier(
+    experiment: &Experiment,
+    options: &Options,
+    environment: &Environment,
+    ledger: &Ledger,
+    chunk: usize,
+    fingerprint: &Fingerprint,
+    own: &Path,
+) -> Earlier {
+    let Some(named) = options.reuse.as_ref().filter(|_| !options.fresh) else { return Earlier::none(ledger) };
+    let least = needed_memory(environment, experiment, options.threads, chunk, 0);
+    let most = ledger.cap().saturating_sub(least).min(ledger.cap() / SHARE);
+    Earlier::find(&reuse::Search { named, own, fingerprint, threads: options.threads }, ledger, most)
 }
 
 /// Opens the folder of a run or shard; with `pieces`, once the run here is known to be theirs, and puts them into it.

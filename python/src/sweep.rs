@@ -98,6 +98,7 @@ impl Request {
             memory,
             fresh: self.fresh,
             shard: None,
+            reuse: Some(Vec::new()),
         })
     }
 }
@@ -192,6 +193,10 @@ impl Observer for Watcher<'_> {
                 }
             }
         }
+    }
+
+    fn reused(&self, trials: u64) {
+        self.progress.reused(trials);
     }
 
     fn committed(&self, index: u64, rows: u64) {

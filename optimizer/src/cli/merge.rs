@@ -50,7 +50,7 @@ pub fn run(args: &MergeArgs) -> Result<ExitCode, CommandError> {
     let folders = Folders::look(&args.runs)?;
     let experiment = Experiment::read(&folders.lock_path(), &[])?;
     let out = Some(args.out.clone().unwrap_or_else(|| folders.root()));
-    let options = Options { set: Vec::new(), out, threads, memory, fresh: false, shard: None };
+    let options = Options { set: Vec::new(), out, threads, memory, fresh: false, shard: None, reuse: None };
     let (count, walks) = (folders.count(), folders.is_walk_forward());
     let plan = experiment.chunks();
     let pieces = folders.pieces(&plan, threads)?;
@@ -59,12 +59,18 @@ pub fn run(args: &MergeArgs) -> Result<ExitCode, CommandError> {
     let talk = Talk { quiet: args.quiet, json: args.json, threads, again };
     let sources = Sources::from_env();
     pieces.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
-    if !args.quiet {
-        say(&format!("merging {} chunks of {} folders", group(plan.count().into()), group(count as u128)));
-    }
+    let begin = || {
+        if !args.quiet {
+            say(&format!("merging {} chunks of {} folders", group(plan.count().into()), group(count as u128)));
+        }
+    };
     if walks {
-        walkforward::follow(WalkForwardRun::merge(experiment, &options, &sources, &pieces)?, &talk)
+        let run = WalkForwardRun::merge(experiment, &options, &sources, &pieces)?;
+        begin();
+        walkforward::follow(run, &talk)
     } else {
-        sweep::follow(Sweep::merge(experiment, &options, &sources, &pieces)?, &talk)
+        let sweep = Sweep::merge(experiment, &options, &sources, &pieces)?;
+        begin();
+        sweep::follow(sweep, &talk)
     }
 }

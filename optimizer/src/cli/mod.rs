@@ -13,8 +13,9 @@ pub mod walkforward;
 
 use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::error::{CommandError, ExitCode, panic_text};
 use crate::plan::memory::parse_bytes;
@@ -136,4 +137,24 @@ fn memory(typed: Option<&str>) -> Result<Option<usize>, CommandError> {
 fn shard(typed: Option<&str>) -> Result<Option<Shard>, CommandError> {
     let shard = typed.map(str::parse).transpose();
     shard.map_err(|error: BadShard| usage("--shard", error.to_string(), error.hint()))
+}
+
+/// Whose rows are taken over.
+#[derive(Debug, Args)]
+struct ReuseArgs {
+    /// Take rows over from this run folder too (may be given several times). Rows of the same setting on the same data by
+    /// the same engine version are not evaluated again; runs below the output root are found by themselves. Never
+    /// changes a result.
+    #[arg(long, value_name = "RUN", conflicts_with = "no_reuse")]
+    reuse: Vec<PathBuf>,
+    /// Evaluate every setting, whatever earlier runs have.
+    #[arg(long)]
+    no_reuse: bool,
+}
+
+impl ReuseArgs {
+    /// As [`crate::sweep::Options::reuse`].
+    fn folders(&self) -> Option<Vec<PathBuf>> {
+        (!self.no_reuse).then(|| self.reuse.clone())
+    }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use engine::data::Sources;
 use serde_json::{Value, json};
 
-use crate::cli::{memory, threads};
+use crate::cli::{ReuseArgs, memory, threads};
 use crate::error::{CommandError, ExitCode};
 use crate::plan::memory::{enough_bytes, show_bytes};
 use crate::plan::outlook::Outlook;
@@ -36,6 +36,8 @@ pub struct PlanArgs {
     /// Memory cap: 8GB, 512MiB. Default: limits.memory of the grid, else a share of the machine's memory.
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
+    #[command(flatten)]
+    reuse: ReuseArgs,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -54,6 +56,7 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode, CommandError> {
         memory: memory(args.memory.as_deref())?,
         fresh: false,
         shard: None,
+        reuse: args.reuse.folders(),
     };
     let outlook = Outlook::new(&experiment, &options, &Sources::from_env())?;
     let text =
@@ -144,6 +147,16 @@ fn lines(experiment: &Experiment, outlook: &Outlook) -> Vec<String> {
         number(outlook.finished),
         number(outlook.finished_trials)
     ));
+    let reusable = &outlook.reusable;
+    if reusable.settings > 0 {
+        lines.push(format!(
+            "reuse       {}{} settings, finished by {} earlier {}",
+            if reusable.sampled { "about " } else { "" },
+            number(reusable.settings),
+            size(reusable.runs),
+            if reusable.runs == 1 { "run" } else { "runs" },
+        ));
+    }
     lines.push(format!(
         "time        about {} on {} threads, from {} settings probed on {} bars",
         show_seconds(outlook.seconds),

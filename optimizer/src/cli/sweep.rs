@@ -12,7 +12,7 @@ use engine::metrics::{Metric, Unit};
 use serde_json::{Value, json};
 
 use crate::chunk::ChunkPlan;
-use crate::cli::{logs, memory, shard, threads};
+use crate::cli::{ReuseArgs, logs, memory, shard, threads};
 use crate::driver::End;
 use crate::error::{CommandError, ExitCode};
 use crate::leaderboard::TopRow;
@@ -45,9 +45,11 @@ pub struct SweepArgs {
     /// Default: limits.memory of the grid, else a share of the machine's memory. Never changes a result.
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
-    /// Drop the finished chunks of this grid and start anew.
-    #[arg(long)]
+    /// Drop the finished chunks of this grid and start anew; nothing is taken over from other runs.
+    #[arg(long, conflicts_with = "reuse")]
     fresh: bool,
+    #[command(flatten)]
+    reuse: ReuseArgs,
     /// Evaluate only every n-th chunk, from the i-th on (1 <= i <= n), in a folder of its own, {name}-{hash8}.shard-{i}-of-{n}:
     /// machines share a sweep, each one shard, and `omega-opt merge` makes the leaderboard of all.
     #[arg(long, value_name = "i/n")]
@@ -81,6 +83,7 @@ pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
         memory: memory(args.memory.as_deref())?,
         fresh: args.fresh,
         shard,
+        reuse: args.reuse.folders(),
     };
     let sweep = Sweep::open(experiment, &options, &Sources::from_env())?;
     let again = Again { command: "sweep", grid: &args.grid, set: &args.set, out: args.out.as_deref(), shard };
@@ -138,6 +141,7 @@ pub(super) fn follow(sweep: Sweep, talk: &Talk) -> Result<ExitCode, CommandError
     )
     .map_err(|e| crate::atomic::FileError::io(sweep.folder().events(), "open it", e))?;
     progress.event("start", json!({ "trials": total, "cached": cached, "threads": talk.threads }));
+    sweep.earlier().notes().iter().for_each(|note| tracing::info!("{note}"));
     let stop = stop_flag();
     let result = std::thread::scope(|scope| {
         scope.spawn(|| progress.show(stop));
@@ -156,6 +160,7 @@ pub(super) fn follow(sweep: Sweep, talk: &Talk) -> Result<ExitCode, CommandError
                 json!({
                     "end": format!("{:?}", report.end),
                     "seconds": seconds,
+                    "reused": report.reused,
                     "phases_s": times,
                     "waiting_for_disk_s": waiting,
                 }),
@@ -311,7 +316,7 @@ pub(super) fn show_unfinished(end: End, shard: Option<Shard>, folder: &Path, aga
 }
 
 fn show_report(report: &Report, again: &str) {
-    let evaluated = report.trials - report.cached;
+    let evaluated = report.trials - report.cached - report.reused;
     let seconds = report.elapsed.as_secs_f64();
     let Some(ranked) = &report.ranked else {
         return show_unfinished(report.end, report.shard, &report.folder, again);
@@ -328,12 +333,13 @@ fn show_report(report: &Report, again: &str) {
         group(summary.distinct_rules.into()),
     )];
     lines.push(match evaluated {
-        0 => "nothing to evaluate: all settings were finished before, ranked anew".to_owned(),
+        0 if report.reused == 0 => "nothing to evaluate: all settings were finished before, ranked anew".to_owned(),
         _ => format!(
-            "{} evaluated in {} ({}/s), {} cached · memory {}",
+            "{} evaluated in {} ({}/s), {}{} cached · memory {}",
             group(evaluated.into()),
             show_seconds(seconds),
             show_rate(rate),
+            reused(report.reused),
             group(report.cached.into()),
             show_bytes(report.peak_memory),
         ),
@@ -365,6 +371,11 @@ fn show_report(report: &Report, again: &str) {
     }
     let text = lines.join("\n");
     if io::stdout().is_terminal() { print(&format!("\n{text}")) } else { print(&text) }
+}
+
+/// `1,120 reused, `; empty if there are none.
+pub(super) fn reused(trials: u64) -> String {
+    if trials > 0 { format!("{} reused, ", group(trials.into())) } else { String::new() }
 }
 
 /// The five best settings, one per rule set; undefined is a dash.
@@ -467,6 +478,7 @@ pub fn report_json(report: &Report, code: ExitCode) -> Value {
         "shard": report.shard.map(|shard| shard.to_string()),
         "trials": report.trials,
         "cached": report.cached,
+        "reused": report.reused,
         "seconds": report.elapsed.as_secs_f64(),
         "result": ranked,
         "warnings": report.warnings,

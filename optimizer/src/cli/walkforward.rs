@@ -8,8 +8,8 @@ use engine::data::Sources;
 use engine::metrics::{Metric, MetricValues};
 use serde_json::{Value, json};
 
-use crate::cli::sweep::{Again, Talk, introduce_shard, print, say, show_unfinished, stop_flag};
-use crate::cli::{logs, memory, shard, threads};
+use crate::cli::sweep::{Again, Talk, introduce_shard, print, reused, say, show_unfinished, stop_flag};
+use crate::cli::{ReuseArgs, logs, memory, shard, threads};
 use crate::driver::End;
 use crate::error::{CommandError, ExitCode};
 use crate::objective::Verdict;
@@ -49,9 +49,11 @@ pub struct WalkForwardArgs {
     /// Default: limits.memory of the grid, else a share of the machine's memory. Never changes a result.
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
-    /// Drop the finished chunks of this grid and start anew.
-    #[arg(long)]
+    /// Drop the finished chunks of this grid and start anew; nothing is taken over from other runs.
+    #[arg(long, conflicts_with = "reuse")]
     fresh: bool,
+    #[command(flatten)]
+    reuse: ReuseArgs,
     /// Evaluate only every n-th chunk, from the i-th on (1 <= i <= n), in a folder of its own, {name}-{hash8}.shard-{i}-of-{n}:
     /// machines share a walk-forward, each one shard, and `omega-opt merge` makes the result of all.
     #[arg(long, value_name = "i/n")]
@@ -78,6 +80,7 @@ pub fn run(args: &WalkForwardArgs) -> Result<ExitCode, CommandError> {
         memory: memory(args.memory.as_deref())?,
         fresh: args.fresh,
         shard,
+        reuse: args.reuse.folders(),
     };
     let run = WalkForwardRun::open(experiment, &options, &Sources::from_env())?;
     let again = Again { command: "walkforward", grid: &args.grid, set: &args.set, out: args.out.as_deref(), shard };
@@ -109,6 +112,7 @@ pub(super) fn follow(run: WalkForwardRun, talk: &Talk) -> Result<ExitCode, Comma
     progress.event("start", json!({ "trials": total, "cached": cached, "threads": talk.threads }));
     let mode = run.windows().mode;
     let space = std::sync::Arc::clone(run.experiment().trials.space());
+    run.earlier().notes().iter().for_each(|note| tracing::info!("{note}"));
     let stop = stop_flag();
     let result = std::thread::scope(|scope| {
         scope.spawn(|| progress.show(stop));
@@ -214,17 +218,18 @@ fn show_report(report: &Report, again: &str) {
     let Some(complete) = &report.result else {
         return show_unfinished(report.end, report.shard, &report.folder, again);
     };
-    let evaluated = report.trials - report.cached;
+    let evaluated = report.trials - report.cached - report.reused;
     let seconds = report.elapsed.as_secs_f64();
     let cells = u128::from(evaluated) * complete.layout.spans().len() as u128;
     let mut lines = vec![match evaluated {
-        0 => "nothing to evaluate: all settings were finished before, chosen anew".to_owned(),
+        0 if report.reused == 0 => "nothing to evaluate: all settings were finished before, chosen anew".to_owned(),
         _ => format!(
-            "{} settings evaluated in {} ({} backtests, {}/s), {} cached · memory {}",
+            "{} settings evaluated in {} ({} backtests, {}/s), {}{} cached · memory {}",
             group(evaluated.into()),
             show_seconds(seconds),
             group(cells),
             show_rate(cells as f64 / seconds.max(1e-9)),
+            reused(report.reused),
             group(report.cached.into()),
             show_bytes(report.peak_memory),
         ),
@@ -405,6 +410,7 @@ fn show_json(report: &Report, code: ExitCode, designs: Option<Vec<Value>>) {
         "shard": report.shard.map(|shard| shard.to_string()),
         "trials": report.trials,
         "cached": report.cached,
+        "reused": report.reused,
         "seconds": report.elapsed.as_secs_f64(),
         "designs": designs,
         "warnings": report.warnings,

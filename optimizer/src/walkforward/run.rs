@@ -21,13 +21,14 @@ use crate::grid::{Length, WalkForward, WindowMode};
 use crate::merge::Pieces;
 use crate::plan::memory::{Ledger, Reservation};
 use crate::resume::{Finished, scan_with};
+use crate::reuse::{Earlier, refuse_unless_runs};
 use crate::row;
 use crate::run_folder::RunFolder;
 use crate::shard::Shard;
 use crate::single::keep_manifest;
 use crate::space::axis::Target;
 use crate::sweep::{
-    ENGINE_VERSION, Experiment, Options, book_bars, execution_master, left_out, lock_text, open_folder,
+    ENGINE_VERSION, Experiment, Options, book_bars, execution_master, find_earlier, left_out, lock_text, open_folder,
     refuse_incomplete, refuse_unseeded_shard, shard_manifest, sweep_parts,
 };
 use crate::trial::TrialConfigs;
@@ -65,6 +66,7 @@ pub struct WalkForwardRun {
     fingerprint: Fingerprint,
     folder: RunFolder,
     finished: Finished,
+    earlier: Earlier,
     ledger: Ledger,
     threads: usize,
     _bars: Reservation,
@@ -82,6 +84,8 @@ pub struct Report {
     pub trials: u64,
     /// Trials found finished at the start.
     pub cached: u64,
+    /// Trials whose cells were taken over from earlier runs.
+    pub reused: u64,
     /// The result, if every chunk is there.
     pub result: Option<Complete>,
     /// What may change money or was left out.
@@ -138,6 +142,7 @@ impl WalkForwardRun {
         pieces: Option<&Pieces>,
     ) -> Result<Self, CommandError> {
         refuse_unseeded_shard(&experiment, options.shard)?;
+        refuse_unless_runs(options.reuse.as_deref().unwrap_or_default())?;
         let mut windows = understood(&experiment)?;
         let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
         let cap = options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap);
@@ -173,6 +178,11 @@ impl WalkForwardRun {
         }
         let space = Arc::clone(experiment.trials.space());
         let configs = TrialConfigs::new(space, experiment.config.document.clone(), master);
+        let earlier = if finished.missing(&plan).next().is_some() {
+            find_earlier(&experiment, options, &environment, &ledger, chunk, &fingerprint, folder.path())
+        } else {
+            Earlier::none(&ledger)
+        };
         Ok(Self {
             experiment,
             windows,
@@ -185,6 +195,7 @@ impl WalkForwardRun {
             fingerprint,
             folder,
             finished,
+            earlier,
             ledger,
             threads: options.threads,
             _bars: bars,
@@ -226,6 +237,11 @@ impl WalkForwardRun {
         self.finished.trials(&self.plan)
     }
 
+    /// Cells of earlier runs.
+    pub fn earlier(&self) -> &Earlier {
+        &self.earlier
+    }
+
     /// Books of the process.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -236,7 +252,8 @@ impl WalkForwardRun {
         let damaged = self.finished.damaged.iter().map(|chunk| {
             format!("chunk {} was damaged ({}), set aside as {}", chunk.index, chunk.reason, chunk.moved_to.display())
         });
-        self.environment.warnings().iter().chain(&self.experiment.warnings).cloned().chain(damaged).collect()
+        let kept = self.environment.warnings().iter().chain(&self.experiment.warnings).chain(self.earlier.warnings());
+        kept.cloned().chain(damaged).collect()
     }
 
     fn judges(&self) -> Judges<'_> {
@@ -258,7 +275,7 @@ impl WalkForwardRun {
     ///
     /// # Errors
     /// Files that cannot be written; finished chunks stay.
-    pub fn run(self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
+    pub fn run(mut self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
         let started = Instant::now();
         let limit = self.experiment.grid.limits.time;
         let work = WindowCells {
@@ -275,6 +292,7 @@ impl WalkForwardRun {
             environment: &self.environment,
             chunks: &chunks,
             plan: self.plan,
+            earlier: &self.earlier,
             ledger: &self.ledger,
             threads: self.threads,
             deadline: limit.and_then(|limit| started.checked_add(limit)),
@@ -283,6 +301,7 @@ impl WalkForwardRun {
         };
         let end = driver::run(&job, &self.finished)?;
         let elapsed = started.elapsed();
+        self.earlier.release();
         let result = match end {
             End::Complete if self.plan.shard().is_none() => Some(self.pool()?.install(|| self.finish())?),
             End::Complete | End::Interrupted | End::Deadline => None,
@@ -293,6 +312,7 @@ impl WalkForwardRun {
             shard: self.plan.shard(),
             trials: self.plan.own_trials(),
             cached: self.cached(),
+            reused: self.earlier.reused(),
             result,
             warnings: self.warnings(),
             elapsed,
