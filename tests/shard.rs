@@ -60,12 +60,13 @@ fn shards_merged_are_the_sweep_in_one_piece() {
     let line = "sweep heavy.yaml --set window_length=40..100:30";
     ok(&desk, &format!("{line} --out whole"));
     let whole = desk.run_folder("whole");
-    for (count, threads) in [(1, 2), (2, 1), (7, 2)] {
-        let merged = sharded(&desk, line, count, &format!("root{count}"), &format!("merged{count}"), threads);
+    for (count, threads) in [(1, 1), (1, 2), (2, 1), (2, 2), (7, 1), (7, 2)] {
+        let (root, out) = (format!("root{count}{threads}"), format!("merged{count}{threads}"));
+        let merged = sharded(&desk, line, count, &root, &out, threads);
         assert_same(&whole, &merged);
     }
     // In any order, with fewer threads and little memory, and again into the same folder.
-    let mut backwards = shards(&desk, "root7");
+    let mut backwards = shards(&desk, "root72");
     backwards.reverse();
     ok(&desk, &merge_line(&desk, &backwards, "--out again --threads 1 --memory 12MB"));
     assert_same(&whole, &desk.run_folder("again"));
@@ -90,8 +91,9 @@ fn shards_merged_are_the_walk_forward_in_one_piece() {
     let line = "walkforward heavy.yaml --set window_length=40..100:30";
     ok(&desk, &format!("{line} --out whole"));
     let whole = desk.run_folder("whole");
-    for (count, threads) in [(1, 2), (2, 1), (7, 2)] {
-        let merged = sharded(&desk, line, count, &format!("root{count}"), &format!("merged{count}"), threads);
+    for (count, threads) in [(1, 1), (1, 2), (2, 1), (2, 2), (7, 1), (7, 2)] {
+        let (root, out) = (format!("root{count}{threads}"), format!("merged{count}{threads}"));
+        let merged = sharded(&desk, line, count, &root, &out, threads);
         assert_same_walk(&whole, &merged);
     }
 }
@@ -118,10 +120,11 @@ fn what_a_shard_and_a_merge_say() {
     when all 2 are finished: omega-opt merge results/small-[HASH].shard-*-of-2
     ---
     ");
-    let shard = shards(&desk, "results")[0].display().to_string();
+    let shard = shards(&desk, "results").remove(0);
+    let shard = shard.strip_prefix(desk.path()).unwrap().display();
     insta::assert_snapshot!(desk.refused(&format!("show {shard} 1")), @r"
     exit 2
-      × [DIR]/results/small-[HASH].shard-1-of-2: is shard 1/2 of a run: it has no ranked rows
+      × results/small-[HASH].shard-1-of-2: is shard 1/2 of a run: it has no ranked rows
       help: `omega-opt merge` puts the shards together
     ");
     let shown = desk.run("sweep small.yaml --shard 2/2 --json");
@@ -397,6 +400,21 @@ fn an_unfinished_sweep_and_the_shards_of_the_rest_become_one() {
     ok(&desk, &merge_line(&desk, &all, ""));
     assert_same(&desk.run_folder("whole"), &other);
     assert_eq!(chunk_count(&other), CHUNKS);
+}
+
+/// The seed that a `prod` sweep drew goes with its rows; rows of two draws are of two runs.
+#[test]
+fn a_drawn_seed_stays_with_its_rows() {
+    let desk = Desk::new();
+    desk.config("\"warmup_bars\": 100,", "\"warmup_bars\": 100, \"run_mode\": \"prod\",");
+    for root in ["one", "two"] {
+        ok(&desk, &format!("sweep small.yaml --out {root}"));
+    }
+    let (one, two) = (desk.run_folder("one"), desk.run_folder("two"));
+    ok(&desk, &merge_line(&desk, &[one.clone()], "--out merged"));
+    assert_same(&one, &desk.run_folder("merged"));
+    let refused = desk.refused(&merge_line(&desk, &[one, two], "--out both"));
+    assert!(refused.contains("- # execution master seed: "), "{refused}");
 }
 
 #[test]

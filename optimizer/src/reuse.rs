@@ -92,6 +92,9 @@ impl Earlier {
         let mut files = Vec::new();
         for (folder, named) in search.folders() {
             match chunks_of(&folder, search.fingerprint) {
+                Ok(chunks) if chunks.is_empty() && named => {
+                    found.warnings.push(format!("{} is not reused: it has no finished chunk", folder.display()));
+                }
                 Ok(chunks) => files.extend(chunks),
                 Err(reason) => {
                     let note = format!("{} is not reused: {reason}", folder.display());

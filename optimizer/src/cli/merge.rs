@@ -20,7 +20,7 @@ use crate::walkforward::run::WalkForwardRun;
 /// the folders is changed. The bars of the run must be at hand: the best rows are walked again for their artefacts.
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// Run folders: {name}-{hash8}.shard-{i}-of-{n}, or of unfinished runs of the same grid.
+    /// Run folders: shards (their names end in .shard-i-of-n), or unfinished runs of the same grid.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
     /// Output root; the run folder is made below it. Default: where the first RUN is.

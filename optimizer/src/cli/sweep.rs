@@ -50,8 +50,8 @@ pub struct SweepArgs {
     fresh: bool,
     #[command(flatten)]
     reuse: ReuseArgs,
-    /// Evaluate only every n-th chunk, from the i-th on (1 <= i <= n), in a folder of its own, {name}-{hash8}.shard-{i}-of-{n}:
-    /// machines share a sweep, each one shard, and `omega-opt merge` makes the leaderboard of all.
+    /// Evaluate only every n-th chunk, from the i-th on, in a folder of its own (its name ends in .shard-i-of-n): machines
+    /// share a sweep, each one shard, and `omega-opt merge` makes the leaderboard of all.
     #[arg(long, value_name = "i/n")]
     shard: Option<String>,
     /// Only count settings and chunks; load no bars, write nothing.

@@ -54,8 +54,8 @@ pub struct WalkForwardArgs {
     fresh: bool,
     #[command(flatten)]
     reuse: ReuseArgs,
-    /// Evaluate only every n-th chunk, from the i-th on (1 <= i <= n), in a folder of its own, {name}-{hash8}.shard-{i}-of-{n}:
-    /// machines share a walk-forward, each one shard, and `omega-opt merge` makes the result of all.
+    /// Evaluate only every n-th chunk, from the i-th on, in a folder of its own (its name ends in .shard-i-of-n): machines
+    /// share a walk-forward, each one shard, and `omega-opt merge` makes the result of all.
     #[arg(long, value_name = "i/n")]
     shard: Option<String>,
     /// No progress and no summary; warnings and errors still go to stderr.
