@@ -494,7 +494,7 @@ fn a_killed_shard_and_a_killed_merge_go_on_and_harm_nothing() {
 #[test]
 fn an_interrupted_shard_says_how_to_go_on() {
     let desk = Desk::new();
-    let child = desk.start("sweep heavy.yaml --out root --shard 1/1 --threads 1");
+    let child = desk.start("sweep heavy.yaml --out root --shard 1/1 --no-reuse --threads 1");
     wait_until("chunks", || {
         desk.path().join("root").exists() && shards(&desk, "root").first().is_some_and(|folder| chunk_count(folder) > 0)
     });
@@ -507,7 +507,7 @@ fn an_interrupted_shard_says_how_to_go_on() {
     shard 1/1: 840 settings in 105 of 105 chunks
     stopping after the running wave (at most about 30 s); again to stop at once
     interrupted; finished chunks are kept in root/heavy-[HASH].shard-1-of-1
-    continue with: omega-opt sweep heavy.yaml --out root --shard 1/1
+    continue with: omega-opt sweep heavy.yaml --out root --no-reuse --shard 1/1
     ");
 }
 

@@ -426,3 +426,68 @@ impl Pieces {
         sync_dir(&folder.chunks())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::write_chunk;
+    use crate::row::Row;
+    use crate::row::tests::{params, row, schema};
+
+    fn folder(root: &Path, name: &str, chunks: &[u64], change: impl Fn(&mut Row)) -> PathBuf {
+        let plan = ChunkPlan::new(60, Some(20));
+        let path = root.join(name);
+        fs::create_dir_all(path.join("chunks")).unwrap();
+        fs::write(path.join("grid.lock.yaml"), "name: grid\n").unwrap();
+        for index in chunks {
+            let mut rows: Vec<Row> = plan.trials(*index).map(row).collect();
+            rows.iter_mut().for_each(&change);
+            let done: Vec<_> = rows.iter().map(Row::done).collect();
+            let file = path.join("chunks").join(crate::chunk::file_name(*index));
+            write_chunk(&file, &schema(), &Fingerprint::new([("data", "d")]), &done, &mut params).unwrap();
+        }
+        path
+    }
+
+    fn pieces(paths: &[&PathBuf]) -> Result<Pieces, MergeError> {
+        let paths: Vec<PathBuf> = paths.iter().map(|path| (*path).clone()).collect();
+        Folders::look(&paths)?.pieces(&ChunkPlan::new(60, Some(20)), 2)
+    }
+
+    #[test]
+    fn equal_chunks_of_two_folders_are_one_and_unequal_ones_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let a = folder(root.path(), "a", &[0, 2], |_| ());
+        let b = folder(root.path(), "b", &[1, 2], |_| ());
+        let other = folder(root.path(), "other", &[1, 2], |row| row.rng_seed += 1);
+        let united = pieces(&[&a, &b, &a]).unwrap();
+        assert_eq!((united.chunks.len(), united.warnings().len()), (3, 0));
+        let MergeError::Unequal { index, first, second } = pieces(&[&a, &other]).map(drop).unwrap_err() else {
+            panic!("unequal chunks were accepted")
+        };
+        assert_eq!((index, first.starts_with(&a), second.starts_with(&other)), (2, true, true));
+    }
+
+    /// A chunk under the name of another is no sound chunk of either.
+    #[test]
+    fn a_chunk_under_a_wrong_name_is_damage() {
+        let root = tempfile::tempdir().unwrap();
+        let a = folder(root.path(), "a", &[0, 1], |_| ());
+        fs::copy(a.join("chunks/chunk-000001.parquet"), a.join("chunks/chunk-000002.parquet")).unwrap();
+        let error = pieces(&[&a]).map(drop).unwrap_err();
+        assert!(error.to_string().ends_with("chunk-000002.parquet: holds trials 20..40, expected 40..60"), "{error}");
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let chunks: Vec<u64> = (0..40).collect();
+        assert_eq!(
+            missing_text(&chunks, 50, None),
+            "no folder holds 40 of the 50 chunks: chunks 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 28 more"
+        );
+        let text = missing_text(&chunks, 50, Some(20));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines.len(), lines[1], lines[13]), (14, "  shard 1/20: chunks 0, 20", "  … and 8 more shards"));
+        assert_eq!(missing_text(&[3], 4, Some(4)), "no folder holds 1 of the 4 chunks:\n  shard 4/4: chunk 3");
+    }
+}

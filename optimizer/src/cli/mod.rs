@@ -11,6 +11,7 @@ pub mod strategies;
 pub mod sweep;
 pub mod walkforward;
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -156,5 +157,13 @@ impl ReuseArgs {
     /// As [`crate::sweep::Options::reuse`].
     fn folders(&self) -> Option<Vec<PathBuf>> {
         (!self.no_reuse).then(|| self.reuse.clone())
+    }
+}
+
+impl fmt::Display for ReuseArgs {
+    /// As typed, after a blank.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reuse.iter().try_for_each(|run| write!(f, " --reuse {}", run.display()))?;
+        if self.no_reuse { f.write_str(" --no-reuse") } else { Ok(()) }
     }
 }

@@ -86,7 +86,14 @@ pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
         reuse: args.reuse.folders(),
     };
     let sweep = Sweep::open(experiment, &options, &Sources::from_env())?;
-    let again = Again { command: "sweep", grid: &args.grid, set: &args.set, out: args.out.as_deref(), shard };
+    let again = Again {
+        command: "sweep",
+        grid: &args.grid,
+        set: &args.set,
+        out: args.out.as_deref(),
+        reuse: &args.reuse,
+        shard,
+    };
     follow(sweep, &Talk { quiet: args.quiet, json: args.json, threads: options.threads, again: again.to_string() })
 }
 
@@ -105,6 +112,7 @@ pub(super) struct Again<'a> {
     pub(super) grid: &'a Path,
     pub(super) set: &'a [String],
     pub(super) out: Option<&'a Path>,
+    pub(super) reuse: &'a ReuseArgs,
     pub(super) shard: Option<Shard>,
 }
 
@@ -113,6 +121,7 @@ impl fmt::Display for Again<'_> {
         write!(f, "omega-opt {} {}", self.command, self.grid.display())?;
         self.set.iter().try_for_each(|set| write!(f, " --set '{set}'"))?;
         self.out.iter().try_for_each(|out| write!(f, " --out {}", out.display()))?;
+        write!(f, "{}", self.reuse)?;
         self.shard.iter().try_for_each(|shard| write!(f, " --shard {shard}"))
     }
 }

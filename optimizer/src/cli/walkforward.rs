@@ -83,7 +83,14 @@ pub fn run(args: &WalkForwardArgs) -> Result<ExitCode, CommandError> {
         reuse: args.reuse.folders(),
     };
     let run = WalkForwardRun::open(experiment, &options, &Sources::from_env())?;
-    let again = Again { command: "walkforward", grid: &args.grid, set: &args.set, out: args.out.as_deref(), shard };
+    let again = Again {
+        command: "walkforward",
+        grid: &args.grid,
+        set: &args.set,
+        out: args.out.as_deref(),
+        reuse: &args.reuse,
+        shard,
+    };
     follow(run, &Talk { quiet: args.quiet, json: args.json, threads: options.threads, again: again.to_string() })
 }
 
@@ -123,7 +130,7 @@ pub(super) fn follow(run: WalkForwardRun, talk: &Talk) -> Result<ExitCode, Comma
     match result {
         Ok(report) => {
             progress
-                .event("end", json!({ "end": format!("{:?}", report.end), "seconds": report.elapsed.as_secs_f64() }));
+                .event("end", json!({ "end": format!("{:?}", report.end), "seconds": report.elapsed.as_secs_f64(), "reused": report.reused }));
             let code = exit_code(&report);
             tracing::info!(code = code as u8, seconds = report.elapsed.as_secs_f64(), "end");
             if talk.json {
