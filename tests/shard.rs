@@ -411,7 +411,7 @@ fn a_drawn_seed_stays_with_its_rows() {
         ok(&desk, &format!("sweep small.yaml --out {root}"));
     }
     let (one, two) = (desk.run_folder("one"), desk.run_folder("two"));
-    ok(&desk, &merge_line(&desk, &[one.clone()], "--out merged"));
+    ok(&desk, &merge_line(&desk, std::slice::from_ref(&one), "--out merged"));
     assert_same(&one, &desk.run_folder("merged"));
     let refused = desk.refused(&merge_line(&desk, &[one, two], "--out both"));
     assert!(refused.contains("- # execution master seed: "), "{refused}");
