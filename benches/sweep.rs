@@ -56,7 +56,8 @@ impl Workload {
         let grid = repository.join(format!("grids/{}.yaml", self.grid));
         let experiment = Experiment::read(&grid, &[]).unwrap_or_else(|error| panic!("{error}"));
         let out = Some(self.scratch.path().join("out"));
-        let options = Options { set: Vec::new(), out, threads, memory: Some(4 << 30), fresh: true };
+        let options =
+            Options { set: Vec::new(), out, threads, memory: Some(4 << 30), fresh: true, shard: None, reuse: None };
         Sweep::open(experiment, &options, &sources).unwrap_or_else(|error| panic!("{error}"))
     }
 

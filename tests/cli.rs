@@ -72,6 +72,7 @@ fn what_there_is_to_do() {
       sweep        Evaluate every setting of a grid file and rank them
       plan         Tell what a sweep will do and take, and run nothing
       walkforward  Choose on the past, judge on the unseen, window by window
+      merge        Unite the shards of a sweep or walk-forward into its result
       run          Run one backtest and write its artefacts
       show         Show one row of a run folder: its setting and every metric
       replay       Walk one row again and write its four artefacts
@@ -113,7 +114,16 @@ fn what_a_sweep_takes() {
           --memory <SIZE>    Memory cap: 8GB, 512MiB. Work is cut to fit; too small a cap is refused at
                              the start with the least it needs. Default: limits.memory of the grid, else
                              a share of the machine's memory. Never changes a result
-          --fresh            Drop the finished chunks of this grid and start anew
+          --fresh            Drop the finished chunks of this grid and start anew; nothing is taken over
+                             from other runs
+          --reuse <RUN>      Take rows over from this run folder too (may be given several times). Rows
+                             of the same setting on the same data by the same engine version are not
+                             evaluated again; runs below the output root are found by themselves. Never
+                             changes a result
+          --no-reuse         Evaluate every setting, whatever earlier runs have
+          --shard <i/n>      Evaluate only every n-th chunk, from the i-th on, in a folder of its own
+                             (its name ends in .shard-i-of-n): machines share a sweep, each one shard,
+                             and `omega-opt merge` makes the leaderboard of all
           --dry-run          Only count settings and chunks; load no bars, write nothing
           --quiet            No progress and no summary; warnings and errors still go to stderr
           --json             Print one JSON document with the result to stdout instead of the summary

@@ -311,7 +311,8 @@ fn sweep(grid: &str, set: &[&str], bars: &Path, scratch: &Path) -> Vec<Setting> 
     let experiment = Experiment::read(&repository.join(format!("grids/{grid}.yaml")), &set);
     let experiment = experiment.unwrap_or_else(|error| panic!("{error}"));
     let out = scratch.join("out");
-    let options = Options { set, out: Some(out), threads: 2, memory: Some(1 << 30), fresh: false };
+    let options =
+        Options { set, out: Some(out), threads: 2, memory: Some(1 << 30), fresh: false, shard: None, reuse: None };
     let sweep = Sweep::open(experiment, &options, &sources).unwrap_or_else(|error| panic!("{error}"));
     let report = sweep.run(&AtomicBool::new(false), &Quiet).unwrap_or_else(|error| panic!("{error}"));
     rows(report.folder.join("leaderboard.parquet"))

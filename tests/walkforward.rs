@@ -67,7 +67,7 @@ impl Study {
     fn open(&self, out: &str, threads: usize) -> WalkForwardRun {
         let experiment = Experiment::read(&self.grid(), &[]).unwrap_or_else(|error| panic!("{error}"));
         let out = Some(self.folder.path().join(out));
-        let options = Options { set: Vec::new(), out, threads, memory: None, fresh: false };
+        let options = Options { set: Vec::new(), out, threads, memory: None, fresh: false, shard: None, reuse: None };
         WalkForwardRun::open(experiment, &options, &self.sources).unwrap_or_else(|error| panic!("{error}"))
     }
 

@@ -91,10 +91,7 @@ impl AtomicFile {
     /// Starts writing what will become `target`; its folder must exist. One writer per target at a time.
     pub fn create(target: impl Into<PathBuf>) -> Result<Self, FileError> {
         let target = target.into();
-        let mut name = target.file_name().unwrap_or_default().to_owned();
-        name.push(".");
-        name.push(UNFINISHED);
-        let unfinished = target.with_file_name(name);
+        let unfinished = unfinished_name(&target);
         let file = File::create(&unfinished).map_err(|e| FileError::io(&target, "create it", e))?;
         Ok(Self { target, unfinished, out: Some(BufWriter::with_capacity(1 << 16, file)) })
     }
@@ -158,6 +155,29 @@ pub fn write_atomic(
     let mut file = AtomicFile::create(path)?;
     write(&mut file).map_err(|e| FileError::io(file.target(), "write it", e))?;
     file.commit()
+}
+
+/// Gives the file `from` a second name, `to`, or copies it where the file system cannot; what was there gives way. Files
+/// that are only ever replaced as a whole, as those of this module are, may share their bytes.
+pub fn link_or_copy(from: &Path, to: &Path) -> Result<(), FileError> {
+    let unfinished = unfinished_name(to);
+    // Left by a killed process, if it is there at all.
+    let _ = fs::remove_file(&unfinished);
+    if fs::hard_link(from, &unfinished).is_ok() {
+        let renamed = fs::rename(&unfinished, to);
+        // Where both were names of one file, renaming leaves both.
+        let _ = fs::remove_file(&unfinished);
+        return renamed.map_err(|e| FileError::io(to, "rename it into place", e));
+    }
+    let mut source = File::open(from).map_err(|e| FileError::io(from, "open it", e))?;
+    write_atomic(to, |out| io::copy(&mut source, out).map(drop))
+}
+
+fn unfinished_name(target: &Path) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(UNFINISHED);
+    target.with_file_name(name)
 }
 
 /// Nanoseconds this process has waited for flushes.
@@ -246,6 +266,21 @@ mod tests {
         let mut file = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let error = file.write_all(b"x").unwrap_err();
         assert!(is_full(&error), "{error:?}");
+    }
+
+    #[test]
+    fn a_linked_file_outlives_the_first_name_and_gives_way_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        fs::write(&a, b"rows").unwrap();
+        fs::write(dir.path().join("b.tmp"), b"left behind").unwrap();
+        fs::write(&b, b"before").unwrap();
+        link_or_copy(&a, &b).unwrap();
+        link_or_copy(&a, &b).unwrap();
+        assert_eq!(names(dir.path()), ["a", "b"]);
+        write_atomic(&a, |w| w.write_all(b"other rows")).unwrap();
+        assert_eq!(fs::read(&b).unwrap(), b"rows");
+        assert!(link_or_copy(&dir.path().join("none"), &b).unwrap_err().to_string().contains("cannot open it"));
     }
 
     #[test]

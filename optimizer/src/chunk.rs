@@ -13,8 +13,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::Fields;
+use arrow_schema::{Fields, SchemaRef};
 use arrow_select::concat::concat_batches;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::KeyValue;
 use sha2::{Digest, Sha256};
@@ -24,6 +25,7 @@ use crate::fingerprint::{Fingerprint, PartDifference, hex};
 use crate::parquet_file::ParquetFile;
 use crate::plan::memory::{Ledger, Reservation};
 use crate::row::{ChunkColumns, Done, Outcome, ParamValue, Row, RowSchema, Way};
+use crate::shard::Shard;
 
 /// Version of the chunk format. Readers know every version up to this one.
 pub const FORMAT_VERSION: u32 = 1;
@@ -48,17 +50,40 @@ pub fn chunk_size(total: u64, chosen: Option<u64>) -> u64 {
     size
 }
 
-/// How a run is cut into chunks: a fixed range of trials each.
+/// How a run is cut into chunks: a fixed range of trials each; and which of them are this process's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkPlan {
     total: u64,
     size: u64,
+    shard: Option<Shard>,
 }
 
 impl ChunkPlan {
     /// `total` trials in chunks of [`chunk_size`].
     pub fn new(total: u64, chosen: Option<u64>) -> Self {
-        Self { total, size: chunk_size(total, chosen) }
+        Self { total, size: chunk_size(total, chosen), shard: None }
+    }
+
+    /// The same, of which only one shard's chunks are to be worked on.
+    #[must_use]
+    pub fn of_shard(self, shard: Option<Shard>) -> Self {
+        Self { shard, ..self }
+    }
+
+    /// The shard, if it is one.
+    pub fn shard(&self) -> Option<Shard> {
+        self.shard
+    }
+
+    /// Chunks to be worked on, ascending: those of the shard, else all.
+    pub fn own(self) -> impl Iterator<Item = u64> {
+        let (first, step) = self.shard.map_or((0, 1), |shard| (shard.first_chunk(), shard.count()));
+        (first..self.count()).step_by(usize::try_from(step).unwrap_or(usize::MAX))
+    }
+
+    /// Trials in [`ChunkPlan::own`].
+    pub fn own_trials(&self) -> u64 {
+        self.own().map(|index| self.trials(index)).map(|range| range.end - range.start).sum()
     }
 
     /// Trials of the run.
@@ -110,6 +135,13 @@ pub struct ChunkHeader {
     pub rows: u64,
     /// Rows by the way they are evaluated, as [`crate::row::Way::text`] names it.
     pub ways: BTreeMap<String, u64>,
+}
+
+impl ChunkHeader {
+    /// Trials of the rows.
+    pub fn trials(&self) -> Range<u64> {
+        self.first_trial..self.first_trial.saturating_add(self.rows)
+    }
 }
 
 /// A chunk could not be used.
@@ -373,13 +405,13 @@ pub(crate) fn read_batch(
     fingerprint: &Fingerprint,
     trials: Range<u64>,
 ) -> Result<Chunk, ChunkError> {
-    let chunk = decode(path)?;
+    let (chunk, _) = decode(path)?;
     let damaged = |reason: String| ChunkError::Damaged { path: path.to_owned(), reason };
     let differences = fingerprint.differences(&chunk.header.fingerprint);
     if !differences.is_empty() {
         return Err(ChunkError::Foreign { path: path.to_owned(), differences });
     }
-    let found = chunk.header.first_trial..chunk.header.first_trial.saturating_add(chunk.header.rows);
+    let found = chunk.header.trials();
     if found != trials {
         return Err(damaged(format!("holds trials {found:?}, expected {trials:?}")));
     }
@@ -393,34 +425,90 @@ pub(crate) fn read_batch(
     Ok(chunk)
 }
 
-/// A file whose contents agree with themselves, of whatever run.
-fn decode(path: &Path) -> Result<Chunk, ChunkError> {
+/// What a chunk of whatever run and kind covers, and its digest, which its contents agree with.
+pub(crate) fn inspect(path: &Path) -> Result<(ChunkHeader, String), ChunkError> {
+    decode(path).map(|(chunk, digest)| (chunk.header, digest))
+}
+
+/// What a chunk of whatever run and kind says of itself, and its columns; its contents are not read.
+pub(crate) fn read_header(path: &Path) -> Result<(ChunkHeader, SchemaRef), ChunkError> {
+    let file = File::open(path).map_err(|e| FileError::io(path, "open it", e))?;
+    guard_decoder(path, || {
+        let metadata = load_metadata(path, &file)?;
+        Ok((header_of(path, &metadata)?.0, metadata.schema().clone()))
+    })
+}
+
+/// Whose rows a chunk of whatever run and kind holds. The rest of its contents is neither read nor checked.
+pub(crate) struct Hashes {
+    pub(crate) header: ChunkHeader,
+    columns: RecordBatch,
+    /// Memory that reading the whole file takes: decoded, joined, and as it stands in the file.
+    pub(crate) bytes: usize,
+}
+
+impl Hashes {
+    /// `config_hash` and `rules_hash`, row by row.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&str, &str)> {
+        let column = |at: usize| self.columns.columns().get(at).and_then(|column| column.as_string_opt::<i32>());
+        let pairs = column(0).zip(column(1)).into_iter();
+        pairs.flat_map(|(config, rules)| config.iter().zip(rules).filter_map(|(config, rules)| config.zip(rules)))
+    }
+}
+
+/// Reads the hashes of a chunk.
+pub(crate) fn read_hashes(path: &Path) -> Result<Hashes, ChunkError> {
+    let file = File::open(path).map_err(|e| FileError::io(path, "open it", e))?;
+    guard_decoder(path, || {
+        let metadata = load_metadata(path, &file)?;
+        let (header, _) = header_of(path, &metadata)?;
+        let groups = metadata.metadata().row_groups().iter();
+        let bytes = groups.map(|group| usize::try_from(group.total_byte_size()).unwrap_or(0)).sum::<usize>();
+        let schema = metadata.metadata().file_metadata().schema_descr();
+        let mask = ProjectionMask::columns(schema, ["config_hash", "rules_hash"]);
+        let columns = read_columns(path, file, metadata, mask)?;
+        Ok(Hashes { header, columns, bytes: bytes.saturating_mul(3) })
+    })
+}
+
+/// The decoder is not proof against every flipped bit; a panic in it is one more way to be damaged.
+fn guard_decoder<T>(path: &Path, decode: impl FnOnce() -> Result<T, ChunkError>) -> Result<T, ChunkError> {
+    let gave_up = |_| ChunkError::Damaged { path: path.to_owned(), reason: "the Parquet decoder gave up".to_owned() };
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|payload| Err(gave_up(payload)))
+}
+
+/// A file whose contents agree with themselves, of whatever run, and their digest.
+fn decode(path: &Path) -> Result<(Chunk, String), ChunkError> {
     let damaged = |reason: String| ChunkError::Damaged { path: path.to_owned(), reason };
     let file = File::open(path).map_err(|e| FileError::io(path, "open it", e))?;
-    // The decoder is not proof against every flipped bit; a panic in it is one more way to be damaged.
-    let decoded = catch_unwind(AssertUnwindSafe(|| decode_parquet(path, file)))
-        .unwrap_or_else(|_| Err(damaged("the Parquet decoder gave up".to_owned())))?;
-    let (header, digest, batch) = decoded;
+    let (header, digest, batch) = guard_decoder(path, || decode_parquet(path, file))?;
     if batch.num_rows() as u64 != header.rows {
         return Err(damaged(format!("{} rows found, {} announced", batch.num_rows(), header.rows)));
     }
     if hex(&content_digest(&header, &batch)) != digest {
         return Err(damaged("contents do not match their digest".to_owned()));
     }
-    Ok(Chunk { header, batch })
+    Ok((Chunk { header, batch }, digest))
 }
 
-fn decode_parquet(path: &Path, file: File) -> Result<(ChunkHeader, String, RecordBatch), ChunkError> {
-    let failed = |e: parquet::errors::ParquetError| match FileError::parquet(path, "read it", e) {
+fn decode_failed(path: &Path, error: parquet::errors::ParquetError) -> ChunkError {
+    match FileError::parquet(path, "read it", error) {
         // Running into the end of the file is damage, not a refusal of the system.
         FileError::Io { source, .. } if source.kind() != std::io::ErrorKind::UnexpectedEof => {
             ChunkError::File(FileError::io(path, "read it", source))
         }
         FileError::Io { source, .. } => ChunkError::Damaged { path: path.to_owned(), reason: source.to_string() },
         other => ChunkError::Damaged { path: path.to_owned(), reason: reason_of(other) },
-    };
+    }
+}
+
+fn load_metadata(path: &Path, file: &File) -> Result<ArrowReaderMetadata, ChunkError> {
+    ArrowReaderMetadata::load(file, Default::default()).map_err(|e| decode_failed(path, e))
+}
+
+/// Header and digest, as the file's metadata has them.
+fn header_of(path: &Path, metadata: &ArrowReaderMetadata) -> Result<(ChunkHeader, String), ChunkError> {
     let damaged = |reason: String| ChunkError::Damaged { path: path.to_owned(), reason };
-    let metadata = ArrowReaderMetadata::load(&file, Default::default()).map_err(failed)?;
     let pairs = metadata.metadata().file_metadata().key_value_metadata().map_or(&[][..], Vec::as_slice);
     let value = |key: &str| {
         let found = pairs.iter().find(|pair| pair.key == key).and_then(|pair| pair.value.as_deref());
@@ -449,16 +537,31 @@ fn decode_parquet(path: &Path, file: File) -> Result<(ChunkHeader, String, Recor
         rows: number(KEY_ROWS)?,
         ways: ways.collect::<Result<_, _>>()?,
     };
-    let digest = value(KEY_DIGEST)?.to_owned();
+    Ok((header, value(KEY_DIGEST)?.to_owned()))
+}
+
+fn decode_parquet(path: &Path, file: File) -> Result<(ChunkHeader, String, RecordBatch), ChunkError> {
+    let metadata = load_metadata(path, &file)?;
+    let (header, digest) = header_of(path, &metadata)?;
+    Ok((header, digest, read_columns(path, file, metadata, ProjectionMask::all())?))
+}
+
+fn read_columns(
+    path: &Path,
+    file: File,
+    metadata: ArrowReaderMetadata,
+    mask: ProjectionMask,
+) -> Result<RecordBatch, ChunkError> {
+    let damaged = |reason: String| ChunkError::Damaged { path: path.to_owned(), reason };
     let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+        .with_projection(mask)
         .with_batch_size(rows.max(1))
         .build()
-        .map_err(failed)?;
+        .map_err(|e| decode_failed(path, e))?;
     let schema = arrow_array::RecordBatchReader::schema(&reader);
     let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| damaged(e.to_string()))?;
-    let batch = concat_batches(&schema, &batches).map_err(|e| damaged(e.to_string()))?;
-    Ok((header, digest, batch))
+    concat_batches(&schema, &batches).map_err(|e| damaged(e.to_string()))
 }
 
 fn reason_of(error: FileError) -> String {
@@ -532,6 +635,21 @@ mod tests {
         );
         assert!((0..1000).all(|trial| plan.trials(plan.chunk_of(trial)).contains(&trial)));
         assert_eq!(ChunkPlan::new(0, None).count(), 0);
+    }
+
+    #[test]
+    fn shards_share_the_chunks_out() {
+        let plan = ChunkPlan::new(1000, Some(300));
+        let own = |text: &str| {
+            let plan = plan.of_shard(Some(text.parse().unwrap()));
+            (plan.own().collect::<Vec<_>>(), plan.own_trials())
+        };
+        assert_eq!((plan.own().collect::<Vec<_>>(), plan.own_trials()), (vec![0, 1, 2, 3], 1000));
+        assert_eq!(own("1/1"), (vec![0, 1, 2, 3], 1000));
+        assert_eq!(own("1/3"), (vec![0, 3], 400));
+        assert_eq!(own("3/3"), (vec![2], 300));
+        assert_eq!(own("5/7"), (vec![], 0));
+        assert_eq!(own("18446744073709551615/18446744073709551615"), (vec![], 0));
     }
 
     #[test]

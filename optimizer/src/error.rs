@@ -12,6 +12,7 @@ use crate::chunk::ChunkError;
 use crate::diagnostic::Diagnostics;
 use crate::driver::DriverError;
 use crate::leaderboard::LeaderboardError;
+use crate::merge::MergeError;
 use crate::plan::memory::{enough_bytes, show_bytes};
 use crate::replay::ReplayError;
 use crate::run_folder::FolderError;
@@ -54,6 +55,9 @@ pub enum CommandError {
     /// A chunk cannot be used.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
+    /// Run folders cannot be united.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
     /// A file cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -104,7 +108,8 @@ impl CommandError {
                 ExitCode::Usage
             }
             Self::File(_) | Self::Chunk(ChunkError::File(_)) => ExitCode::Usage,
-            Self::Chunk(ChunkError::Damaged { .. }) => ExitCode::Data,
+            Self::Chunk(ChunkError::Damaged { .. }) | Self::Merge(MergeError::Damaged { .. }) => ExitCode::Data,
+            Self::Merge(_) => ExitCode::Usage,
             Self::AllFailed { .. } => ExitCode::FailedTrials,
             Self::Driver(_) | Self::Leaderboard(_) | Self::Replay(_) => ExitCode::Internal,
         }
@@ -115,6 +120,7 @@ impl CommandError {
         match self {
             Self::Engine(error) | Self::Replay(ReplayError::Engine(error)) => error.hint(),
             Self::Folder(error) => error.hint().map(str::to_owned),
+            Self::Merge(error) => error.hint(),
             Self::File(error) | Self::Driver(DriverError::File(error)) => error.hint().map(str::to_owned),
             Self::Memory { needed, .. } => Some(format!("--memory {}", enough_bytes(*needed))),
             Self::Chunk(ChunkError::Foreign { .. }) => Some("--fresh drops its chunks and starts anew".to_owned()),
@@ -134,6 +140,7 @@ impl CommandError {
             Self::File(error) | Self::Driver(DriverError::File(error)) | Self::Folder(FolderError::File(error)) => {
                 error.is_full()
             }
+            Self::Merge(MergeError::File(error)) => error.is_full(),
             Self::Leaderboard(error) => error.is_full(),
             Self::Engine(Error::DataFile { kind: "StorageFull", .. }) => true,
             Self::Replay(ReplayError::Artefact(engine::backtest::artefact::ArtefactError::Io { source, .. })) => {

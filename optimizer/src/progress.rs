@@ -225,6 +225,11 @@ impl Observer for Progress {
         }
     }
 
+    fn reused(&self, trials: u64) {
+        self.event("reused", json!({ "trials": trials }));
+        tracing::info!(trials, "reused");
+    }
+
     fn took(&self, phase: Phase, time: Duration) {
         *self.phases.lock().unwrap_or_else(PoisonError::into_inner).entry(phase).or_default() += time;
     }

@@ -36,9 +36,9 @@ impl Finished {
         self.chunks.binary_search(&index).is_ok()
     }
 
-    /// Chunks of the plan still to be evaluated, ascending.
+    /// Chunks of the plan that are this process's work and still to be evaluated, ascending.
     pub fn missing(&self, plan: &ChunkPlan) -> impl Iterator<Item = u64> {
-        (0..plan.count()).filter(|index| !self.contains(*index))
+        plan.own().filter(|index| !self.contains(*index))
     }
 
     /// Trials in finished chunks.
@@ -47,7 +47,7 @@ impl Finished {
     }
 }
 
-/// Reads and checks every chunk of the plan that is there, on up to `threads` threads, each holding one chunk in
+/// Reads and checks every own chunk of the plan that is there, on up to `threads` threads, each holding one chunk in
 /// memory. Damaged ones are moved to `chunks/damaged/`; one of another run, or of a newer format, is an error and
 /// nothing is moved for it.
 pub fn scan(
@@ -68,7 +68,7 @@ pub(crate) fn scan_with(
     threads: usize,
     check: &(dyn Fn(u64) -> Result<(), ChunkError> + Sync),
 ) -> Result<Finished, ChunkError> {
-    let present: Vec<u64> = (0..plan.count()).filter(|index| folder.chunk(*index).exists()).collect();
+    let present: Vec<u64> = plan.own().filter(|index| folder.chunk(*index).exists()).collect();
     let next = AtomicU64::new(0);
     let verdicts = Mutex::new(Vec::with_capacity(present.len()));
     let work = || {

@@ -213,6 +213,23 @@ impl RowSchema {
         Self::new(columns.map(|column| ParamColumn { name: column.name.clone(), kind: column.kind }).collect())
     }
 
+    /// The columns of a chunk file of whatever sweep; `None` if they are not those of one.
+    pub(crate) fn of_chunk(columns: &Schema) -> Option<Self> {
+        let kind = |data_type: &DataType| match data_type {
+            DataType::Int64 => Some(ColumnKind::Int),
+            DataType::Float64 => Some(ColumnKind::Float),
+            DataType::Boolean => Some(ColumnKind::Bool),
+            DataType::Utf8 => Some(ColumnKind::Text),
+            _ => None,
+        };
+        let params = columns.fields().iter().filter_map(|field| Some((field.name().strip_prefix("param.")?, field)));
+        let params = params
+            .map(|(name, field)| Some(ParamColumn { name: name.to_owned(), kind: kind(field.data_type())? }))
+            .collect::<Option<_>>()?;
+        let found = Self::new(params);
+        (found.chunk.fields() == columns.fields()).then_some(found)
+    }
+
     /// The axes, in order.
     pub fn params(&self) -> &[ParamColumn] {
         &self.params
@@ -532,6 +549,8 @@ pub(crate) mod tests {
         let chunk: Vec<&str> = schema.chunk().fields().iter().map(|f| f.name().as_str()).collect();
         let without: Vec<&str> = names.iter().copied().filter(|name| !["rank", "objective"].contains(name)).collect();
         assert_eq!(chunk, without);
+        assert_eq!(RowSchema::of_chunk(schema.chunk()).unwrap().params(), schema.params());
+        assert!(RowSchema::of_chunk(schema.leaderboard()).is_none());
     }
 
     #[test]

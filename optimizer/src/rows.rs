@@ -1,5 +1,7 @@
 //! What a sweep keeps of a trial: one row of metrics.
 
+use std::path::Path;
+
 use engine::Error;
 use engine::backtest::Prepared;
 use engine::backtest::tile::{Evaluated, Job};
@@ -11,6 +13,7 @@ use crate::atomic::FileError;
 use crate::chunk::{Chunk, ChunkPlan, Kept, read_chunk, write_chunk};
 use crate::driver::{Done, Observer, Work};
 use crate::fingerprint::Fingerprint;
+use crate::reuse::{Wanted, read_rows};
 use crate::row::{Outcome, Row, RowSchema};
 use crate::run_folder::RunFolder;
 use crate::search::Trials;
@@ -78,6 +81,16 @@ impl Work for Rows<'_> {
     fn recall(&self, stored: &Chunk, row: usize, rules_hash: &[u8; 8]) -> Option<Outcome> {
         let row = stored.row(self.schema, row)?;
         (row.rules_hash == *rules_hash).then_some(row.outcome)
+    }
+
+    fn recall_earlier(&self, path: &Path, wanted: &[Wanted<'_>]) -> Vec<Option<Outcome>> {
+        let earlier = read_rows(path, self.fingerprint);
+        let recall = |wanted: &Wanted<'_>| {
+            let (schema, chunk) = earlier.as_ref()?;
+            let row = chunk.row(schema, wanted.row)?;
+            wanted.is(&row.config_hash, row.rng_seed).then_some(row.outcome)
+        };
+        wanted.iter().map(recall).collect()
     }
 
     fn trial_bytes(&self) -> usize {

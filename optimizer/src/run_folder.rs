@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::atomic::{FileError, remove_leftovers, write_atomic};
 use crate::chunk;
+use crate::shard::Shard;
 
 /// A run folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +84,19 @@ impl RunFolder {
     /// Opens or creates `<root>/<name>-<hash8>`, takes its lock, clears what a killed process left half-written, and
     /// makes sure that files can be written. `fresh` drops its chunks and its lock file.
     pub fn open(root: &Path, name: &str, hash8: &str, fresh: bool) -> Result<Self, FolderError> {
-        let path = root.join(folder_name(name, hash8)?);
+        Self::open_shard(root, name, hash8, None, fresh)
+    }
+
+    /// As [`RunFolder::open`]; a shard has a folder of its own beside it, so that shards of one run may share a root.
+    pub fn open_shard(
+        root: &Path,
+        name: &str,
+        hash8: &str,
+        shard: Option<Shard>,
+        fresh: bool,
+    ) -> Result<Self, FolderError> {
+        let name = folder_name(name, hash8)?;
+        let path = root.join(shard.map_or_else(|| name.clone(), |shard| shard.folder_name(&name)));
         for dir in [path.join("chunks"), path.join("logs")] {
             fs::create_dir_all(&dir).map_err(|e| FileError::io(&dir, "create it", e))?;
         }
@@ -166,7 +179,7 @@ impl RunFolder {
             if before == text {
                 return Ok(());
             }
-            let differences = line_differences(&fixed_lines(&before, may_change), &fixed_lines(text, may_change));
+            let differences = lock_differences(&before, text, may_change);
             if !differences.is_empty() {
                 return Err(FolderError::LockFile { path, differences });
             }
@@ -219,6 +232,11 @@ fn take_lock(folder: &Path) -> Result<File, FolderError> {
     let owner = format!("process {}, since {:.0}\n", std::process::id(), jiff::Timestamp::now());
     file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(owner.as_bytes())).map_err(failed)?;
     Ok(file)
+}
+
+/// Lines in which two lock files differ, outside the top-level keys of `may_change`.
+pub(crate) fn lock_differences(before: &str, now: &str, may_change: &[&str]) -> Vec<String> {
+    line_differences(&fixed_lines(before, may_change), &fixed_lines(now, may_change))
 }
 
 /// Lines outside the blocks of the top-level keys named.

@@ -63,6 +63,13 @@ impl StoredRun {
         let text = std::fs::read_to_string(&manifest).map_err(|e| FileError::io(&manifest, "read it", e))?;
         let document: Value = serde_json::from_str(&text)
             .map_err(|e| usage(&manifest.display().to_string(), format!("is no JSON: {e}"), "run the sweep again"))?;
+        if let Some(shard) = document["shard"].as_str() {
+            return Err(usage(
+                &path.display().to_string(),
+                format!("is shard {shard} of a run: it has no ranked rows"),
+                "`omega-opt merge` puts the shards together",
+            ));
+        }
         if document["command"] == "walkforward" {
             return Err(usage(
                 &path.display().to_string(),

@@ -21,14 +21,18 @@ use crate::error::CommandError;
 use crate::fingerprint::Fingerprint;
 use crate::grid::{CsvRows, Grid};
 use crate::leaderboard::{self, Summary, Targets};
+use crate::merge::{MergeError, Pieces};
 use crate::objective::Verdict;
 use crate::plan::memory::{Ledger, Reservation};
+use crate::plan::places::SHARE;
 use crate::replay::{Provenance, replay};
 use crate::resume::{Finished, scan};
+use crate::reuse::{self, Earlier};
 use crate::row::RowSchema;
 use crate::rows::{Rows, trial_bytes};
 use crate::run_folder::RunFolder;
 use crate::search::Trials;
+use crate::shard::Shard;
 use crate::single::{keep_manifest, located};
 use crate::space::axis::Target;
 use crate::space::{Setting, Space};
@@ -53,6 +57,10 @@ pub struct Options {
     pub memory: Option<usize>,
     /// Drop finished chunks first.
     pub fresh: bool,
+    /// Work on this share of the chunks only, in a folder of its own.
+    pub shard: Option<Shard>,
+    /// Take rows over from earlier runs: those of these folders and those found beside the run's own. None: evaluate all.
+    pub reuse: Option<Vec<PathBuf>>,
 }
 
 /// A sweep understood: nothing is loaded or written yet.
@@ -253,10 +261,14 @@ pub struct Report {
     pub end: End,
     /// The run folder.
     pub folder: PathBuf,
-    /// Trials, all of them.
+    /// The shard, if it was one: it leaves no leaderboard.
+    pub shard: Option<Shard>,
+    /// Trials, all of them; of a shard, its own.
     pub trials: u64,
     /// Trials found finished at the start.
     pub cached: u64,
+    /// Trials whose rows were taken over from earlier runs.
+    pub reused: u64,
     /// The leaderboard, if the sweep is complete.
     pub ranked: Option<Ranked>,
     /// Chunk files that were damaged and set aside.
@@ -295,6 +307,7 @@ pub struct Sweep {
     fingerprint: Fingerprint,
     folder: RunFolder,
     finished: Finished,
+    earlier: Earlier,
     kept: Kept,
     ledger: Ledger,
     threads: usize,
@@ -307,22 +320,58 @@ impl Sweep {
     /// # Errors
     /// Data errors, a folder that cannot be used, a cap that is too small: all before work starts.
     pub fn open(experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
+        Self::begin(experiment, options, sources, None)
+    }
+
+    /// As [`Sweep::open`], with every chunk taken from other folders of the same run.
+    ///
+    /// # Errors
+    /// Those of [`Sweep::open`], and bars or a program that are not those of the folders.
+    pub fn merge(
+        experiment: Experiment,
+        options: &Options,
+        sources: &Sources,
+        pieces: &Pieces,
+    ) -> Result<Self, CommandError> {
+        Self::begin(experiment, options, sources, Some(pieces))
+    }
+
+    fn begin(
+        experiment: Experiment,
+        options: &Options,
+        sources: &Sources,
+        pieces: Option<&Pieces>,
+    ) -> Result<Self, CommandError> {
+        refuse_unseeded_shard(&experiment, options.shard)?;
+        reuse::refuse_unless_runs(options.reuse.as_deref().unwrap_or_default())?;
         let ledger = Ledger::new(cap_of(&experiment, options));
         let environment =
             Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
         keep_manifest(&environment, &sources.cache_dir);
-        let plan = experiment.chunks();
+        let plan = experiment.chunks().of_shard(options.shard);
         let schema = RowSchema::of(experiment.space());
-        let (chunk, ranking) = (chunk_bytes(&plan, trial_bytes(&schema)), leaderboard::least_memory(&schema, &plan));
+        let chunk = chunk_bytes(&plan, trial_bytes(&schema));
+        // A shard is ranked by whoever merges it.
+        let ranking = if options.shard.is_some() { 0 } else { leaderboard::least_memory(&schema, &plan) };
         let bars = book_bars(&environment, &experiment, options.threads, &ledger, chunk, ranking)?;
         let fingerprint = fingerprint(&experiment, &environment);
-        let root = output_root(&experiment, options);
-        let folder = RunFolder::open(&root, &experiment.grid.name, &fingerprint.hash8(), options.fresh)?;
+        let folder = open_folder(&experiment, options, &fingerprint, pieces)?;
         let master = execution_master(&experiment.config, &folder)?;
         let lock = lock_text(&experiment, &plan, master);
         folder.write_grid_lock(&lock, &MAY_CHANGE)?;
         let finished = scan(&folder, &plan, &schema, &fingerprint, options.threads)?;
+        if pieces.is_some() {
+            refuse_incomplete(&finished, &plan)?;
+        }
+        if let Some(shard) = options.shard {
+            folder.write_manifest(&shard_manifest("sweep", &experiment, &plan, shard, &fingerprint))?;
+        }
         let configs = TrialConfigs::new(Arc::clone(experiment.space()), experiment.config.document.clone(), master);
+        let earlier = if finished.missing(&plan).next().is_some() {
+            find_earlier(&experiment, options, &environment, &ledger, chunk, &fingerprint, folder.path())
+        } else {
+            Earlier::none(&ledger)
+        };
         Ok(Self {
             experiment,
             environment,
@@ -332,6 +381,7 @@ impl Sweep {
             fingerprint,
             folder,
             finished,
+            earlier,
             kept: Kept::new(&ledger),
             ledger,
             threads: options.threads,
@@ -349,7 +399,7 @@ impl Sweep {
         &self.experiment
     }
 
-    /// How trials are cut.
+    /// How trials are cut, and which chunks are worked on here.
     pub fn plan(&self) -> &ChunkPlan {
         &self.plan
     }
@@ -357,6 +407,11 @@ impl Sweep {
     /// Trials in chunks found finished.
     pub fn cached(&self) -> u64 {
         self.finished.trials(&self.plan)
+    }
+
+    /// Rows of earlier runs.
+    pub fn earlier(&self) -> &Earlier {
+        &self.earlier
     }
 
     /// Books of the process.
@@ -369,14 +424,15 @@ impl Sweep {
         let damaged = self.finished.damaged.iter().map(|chunk| {
             format!("chunk {} was damaged ({}), set aside as {}", chunk.index, chunk.reason, chunk.moved_to.display())
         });
-        self.environment.warnings().iter().chain(&self.experiment.warnings).cloned().chain(damaged).collect()
+        let kept = self.environment.warnings().iter().chain(&self.experiment.warnings).chain(self.earlier.warnings());
+        kept.cloned().chain(damaged).collect()
     }
 
     /// Evaluates what is missing and, when nothing is, ranks all rows and writes the best ones out.
     ///
     /// # Errors
     /// Files that cannot be written; finished chunks stay.
-    pub fn run(self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
+    pub fn run(mut self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
         let started = Instant::now();
         let limit = self.experiment.grid.limits.time;
         let rows = Rows {
@@ -396,6 +452,7 @@ impl Sweep {
             environment: &self.environment,
             chunks: &chunks,
             plan: self.plan,
+            earlier: &self.earlier,
             ledger: &self.ledger,
             threads: self.threads,
             deadline: limit.and_then(|limit| started.checked_add(limit)),
@@ -404,17 +461,20 @@ impl Sweep {
         };
         let end = driver::run(&job, &self.finished)?;
         let elapsed = started.elapsed();
+        self.earlier.release();
         let ranking = Instant::now();
         let ranked = match end {
-            End::Complete => Some(self.rank()?),
-            End::Interrupted | End::Deadline => None,
+            End::Complete if self.plan.shard().is_none() => Some(self.rank()?),
+            End::Complete | End::Interrupted | End::Deadline => None,
         };
         observer.took(Phase::Rank, ranking.elapsed());
         Ok(Report {
             end,
             folder: self.folder.path().to_owned(),
-            trials: self.experiment.trials.len(),
+            shard: self.plan.shard(),
+            trials: self.plan.own_trials(),
             cached: self.cached(),
+            reused: self.earlier.reused(),
             damaged: self.finished.damaged.iter().map(|chunk| chunk.moved_to.display().to_string()).collect(),
             warnings: self.warnings(),
             ranked,
@@ -560,6 +620,87 @@ pub(crate) fn cap_of(experiment: &Experiment, options: &Options) -> usize {
 pub(crate) fn output_root(experiment: &Experiment, options: &Options) -> PathBuf {
     let named = options.out.clone().or_else(|| experiment.grid.output.dir.clone().map(PathBuf::from));
     named.unwrap_or_else(|| PathBuf::from("results"))
+}
+
+/// What earlier runs have of a run's settings, on memory that the least amount of work (`chunk`: [`needed_memory`]) does
+/// not need. `own` is the run's folder.
+pub(crate) fn find_earlier(
+    experiment: &Experiment,
+    options: &Options,
+    environment: &Environment,
+    ledger: &Ledger,
+    chunk: usize,
+    fingerprint: &Fingerprint,
+    own: &Path,
+) -> Earlier {
+    let Some(named) = options.reuse.as_ref().filter(|_| !options.fresh) else { return Earlier::none(ledger) };
+    let least = needed_memory(environment, experiment, options.threads, chunk, 0);
+    let most = ledger.cap().saturating_sub(least).min(ledger.cap() / SHARE);
+    Earlier::find(&reuse::Search { named, own, fingerprint, threads: options.threads }, ledger, most)
+}
+
+/// Opens the folder of a run or shard; with `pieces`, once the run here is known to be theirs, and puts them into it.
+pub(crate) fn open_folder(
+    experiment: &Experiment,
+    options: &Options,
+    fingerprint: &Fingerprint,
+    pieces: Option<&Pieces>,
+) -> Result<RunFolder, CommandError> {
+    if let Some(pieces) = pieces {
+        pieces.check(fingerprint)?;
+    }
+    let (root, name) = (output_root(experiment, options), &experiment.grid.name);
+    let folder = RunFolder::open_shard(&root, name, &fingerprint.hash8(), options.shard, options.fresh)?;
+    if let Some(pieces) = pieces {
+        // Before the seed of a `prod` sweep is drawn: it is kept there.
+        folder.write_grid_lock(pieces.lock(), &MAY_CHANGE)?;
+        pieces.put_into(&folder)?;
+    }
+    Ok(folder)
+}
+
+/// Chunks put together were all sound a moment ago; whatever is amiss now is not to be evaluated by a merge.
+pub(crate) fn refuse_incomplete(finished: &Finished, plan: &ChunkPlan) -> Result<(), MergeError> {
+    if finished.missing(plan).next().is_none() {
+        return Ok(());
+    }
+    let chunks = finished.damaged.iter().map(|chunk| (chunk.index, chunk.moved_to.clone(), chunk.reason.clone()));
+    Err(MergeError::Damaged { chunks: chunks.collect() })
+}
+
+/// In `prod` without a seed one is drawn at the start: shards would draw one each.
+pub(crate) fn refuse_unseeded_shard(experiment: &Experiment, shard: Option<Shard>) -> Result<(), CommandError> {
+    let config = &experiment.config;
+    if shard.is_none() || config.run_mode != RunMode::Prod || config.rng_seed.is_some() {
+        return Ok(());
+    }
+    let place = experiment.grid.config.locate("run_mode");
+    let message = "`prod` without `rng_seed` draws a seed of its own in each shard: their rows are not of one run";
+    let fault = Diagnostic::new(Some(place.span(true)), "run_mode", message);
+    Err(CommandError::Input(Box::new(
+        fault.with_hint("give all shards one seed, for example --set rng_seed=42").into(),
+    )))
+}
+
+/// What a shard says of itself: enough to know which run it belongs to before its first chunk is there.
+pub(crate) fn shard_manifest(
+    command: &str,
+    experiment: &Experiment,
+    plan: &ChunkPlan,
+    shard: Shard,
+    fingerprint: &Fingerprint,
+) -> String {
+    let document = json!({
+        "format_version": 1,
+        "command": command,
+        "engine_version": ENGINE_VERSION,
+        "name": experiment.grid.name,
+        "fingerprint": fingerprint.parts().collect::<std::collections::BTreeMap<_, _>>(),
+        "shard": shard.to_string(),
+        "chunk_size": plan.size(),
+        "chunks": plan.count(),
+    });
+    format!("{document:#}\n")
 }
 
 /// Everything that decides the rows, each part as a digest or a short text.

@@ -99,6 +99,12 @@ impl TrialConfigs {
         Ok(Trial { config, config_hash, rng_seed })
     }
 
+    /// SHA-256 of the config of a setting alone; `None` if its values contradict each other.
+    pub fn config_hash(&self, setting: &Setting) -> Option<[u8; 32]> {
+        let base = self.shared(&self.base_key(setting), setting).ok()?;
+        Some(base.hasher.hash(self, setting))
+    }
+
     /// Hash of a setting whose config contradicts itself: over the document as given, since there is no normalised one.
     pub fn hash_as_given(&self, setting: &Setting) -> [u8; 32] {
         let mut given = self.base.clone();

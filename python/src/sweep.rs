@@ -97,6 +97,8 @@ impl Request {
             threads: cli::threads(self.threads)?,
             memory,
             fresh: self.fresh,
+            shard: None,
+            reuse: Some(Vec::new()),
         })
     }
 }
@@ -191,6 +193,10 @@ impl Observer for Watcher<'_> {
                 }
             }
         }
+    }
+
+    fn reused(&self, trials: u64) {
+        self.progress.reused(trials);
     }
 
     fn committed(&self, index: u64, rows: u64) {

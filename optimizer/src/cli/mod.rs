@@ -3,6 +3,7 @@
 pub mod data;
 mod import;
 mod logs;
+pub mod merge;
 pub mod plan;
 pub mod rows;
 pub mod run;
@@ -10,12 +11,16 @@ pub mod strategies;
 pub mod sweep;
 pub mod walkforward;
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::error::{CommandError, ExitCode, panic_text};
+use crate::plan::memory::parse_bytes;
+use crate::shard::{BadShard, Shard};
 use crate::sweep::usage;
 
 /// Find out which settings of a trading strategy deserve belief.
@@ -37,6 +42,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Choose on the past, judge on the unseen, window by window.
     Walkforward(walkforward::WalkForwardArgs),
+    /// Unite the shards of a sweep or walk-forward into its result.
+    Merge(merge::MergeArgs),
     /// Run one backtest and write its artefacts.
     Run(run::RunArgs),
     /// Show one row of a run folder: its setting and every metric.
@@ -67,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Walkforward(args) => walkforward::run(&args),
+        Command::Merge(args) => merge::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Show(args) => rows::show(&args),
         Command::Replay(args) => rows::replay_row(&args),
@@ -112,4 +120,50 @@ pub fn threads(typed: Option<usize>) -> Result<usize, CommandError> {
     let from_env = || std::env::var("RAYON_NUM_THREADS").ok()?.trim().parse().ok().filter(|n| *n > 0);
     let all = || std::thread::available_parallelism().map_or(1, Into::into);
     Ok(typed.or_else(from_env).unwrap_or_else(all))
+}
+
+/// Bytes of `--memory`.
+///
+/// # Errors
+/// A text that is no amount.
+fn memory(typed: Option<&str>) -> Result<Option<usize>, CommandError> {
+    let bytes = typed.map(parse_bytes).transpose();
+    bytes.map_err(|error| usage("--memory", error.to_string(), "for example --memory 8GB"))
+}
+
+/// The shard of `--shard`.
+///
+/// # Errors
+/// A text that is none.
+fn shard(typed: Option<&str>) -> Result<Option<Shard>, CommandError> {
+    let shard = typed.map(str::parse).transpose();
+    shard.map_err(|error: BadShard| usage("--shard", error.to_string(), error.hint()))
+}
+
+/// Whose rows are taken over.
+#[derive(Debug, Args)]
+struct ReuseArgs {
+    /// Take rows over from this run folder too (may be given several times). Rows of the same setting on the same data by
+    /// the same engine version are not evaluated again; runs below the output root are found by themselves. Never
+    /// changes a result.
+    #[arg(long, value_name = "RUN", conflicts_with = "no_reuse")]
+    reuse: Vec<PathBuf>,
+    /// Evaluate every setting, whatever earlier runs have.
+    #[arg(long)]
+    no_reuse: bool,
+}
+
+impl ReuseArgs {
+    /// As [`crate::sweep::Options::reuse`].
+    fn folders(&self) -> Option<Vec<PathBuf>> {
+        (!self.no_reuse).then(|| self.reuse.clone())
+    }
+}
+
+impl fmt::Display for ReuseArgs {
+    /// As typed, after a blank.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reuse.iter().try_for_each(|run| write!(f, " --reuse {}", run.display()))?;
+        if self.no_reuse { f.write_str(" --no-reuse") } else { Ok(()) }
+    }
 }

@@ -7,14 +7,14 @@ use clap::Args;
 use engine::data::Sources;
 use serde_json::{Value, json};
 
-use crate::cli::threads;
+use crate::cli::{ReuseArgs, memory, threads};
 use crate::error::{CommandError, ExitCode};
-use crate::plan::memory::{enough_bytes, parse_bytes, show_bytes};
+use crate::plan::memory::{enough_bytes, show_bytes};
 use crate::plan::outlook::Outlook;
 use crate::progress::show_seconds;
 use crate::row::Way;
 use crate::search::group;
-use crate::sweep::{Experiment, Options, left_out, usage};
+use crate::sweep::{Experiment, Options, left_out};
 
 /// Tell what a sweep of a grid file will do: settings, distinct settings, columns, time, memory, disk.
 ///
@@ -36,6 +36,8 @@ pub struct PlanArgs {
     /// Memory cap: 8GB, 512MiB. Default: limits.memory of the grid, else a share of the machine's memory.
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
+    #[command(flatten)]
+    reuse: ReuseArgs,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -47,14 +49,15 @@ pub struct PlanArgs {
 /// Faults of the grid, data errors.
 pub fn run(args: &PlanArgs) -> Result<ExitCode, CommandError> {
     let experiment = Experiment::read(&args.grid, &args.set)?;
-    let memory = match &args.memory {
-        Some(text) => {
-            Some(parse_bytes(text).map_err(|e| usage("--memory", e.to_string(), "for example --memory 8GB"))?)
-        }
-        None => None,
+    let options = Options {
+        set: args.set.clone(),
+        out: args.out.clone(),
+        threads: threads(args.threads)?,
+        memory: memory(args.memory.as_deref())?,
+        fresh: false,
+        shard: None,
+        reuse: args.reuse.folders(),
     };
-    let options =
-        Options { set: args.set.clone(), out: args.out.clone(), threads: threads(args.threads)?, memory, fresh: false };
     let outlook = Outlook::new(&experiment, &options, &Sources::from_env())?;
     let text =
         if args.json { document(&experiment, &outlook).to_string() } else { lines(&experiment, &outlook).join("\n") };
@@ -144,6 +147,16 @@ fn lines(experiment: &Experiment, outlook: &Outlook) -> Vec<String> {
         number(outlook.finished),
         number(outlook.finished_trials)
     ));
+    let reusable = &outlook.reusable;
+    if reusable.settings > 0 {
+        lines.push(format!(
+            "reuse       {}{} settings, finished by {} earlier {}",
+            if reusable.sampled { "about " } else { "" },
+            number(reusable.settings),
+            size(reusable.runs),
+            if reusable.runs == 1 { "run" } else { "runs" },
+        ));
+    }
     lines.push(format!(
         "time        about {} on {} threads, from {} settings probed on {} bars",
         show_seconds(outlook.seconds),

@@ -1,7 +1,8 @@
 //! `omega-opt sweep`: what is typed, what is shown, what the process ends with.
 
+use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use clap::Args;
@@ -10,15 +11,17 @@ use engine::data::Sources;
 use engine::metrics::{Metric, Unit};
 use serde_json::{Value, json};
 
-use crate::cli::{logs, threads};
+use crate::chunk::ChunkPlan;
+use crate::cli::{ReuseArgs, logs, memory, shard, threads};
 use crate::driver::End;
 use crate::error::{CommandError, ExitCode};
 use crate::leaderboard::TopRow;
 use crate::objective::Verdict;
-use crate::plan::memory::{parse_bytes, show_bytes};
+use crate::plan::memory::show_bytes;
 use crate::progress::{Progress, show_rate, show_seconds};
 use crate::search::group;
-use crate::sweep::{Experiment, Options, Ranked, Report, Sweep, left_out, usage};
+use crate::shard::Shard;
+use crate::sweep::{Experiment, Options, Ranked, Report, Sweep, left_out};
 
 /// Evaluate every setting of a grid file and rank them.
 ///
@@ -42,9 +45,15 @@ pub struct SweepArgs {
     /// Default: limits.memory of the grid, else a share of the machine's memory. Never changes a result.
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
-    /// Drop the finished chunks of this grid and start anew.
-    #[arg(long)]
+    /// Drop the finished chunks of this grid and start anew; nothing is taken over from other runs.
+    #[arg(long, conflicts_with = "reuse")]
     fresh: bool,
+    #[command(flatten)]
+    reuse: ReuseArgs,
+    /// Evaluate only every n-th chunk, from the i-th on, in a folder of its own (its name ends in .shard-i-of-n): machines
+    /// share a sweep, each one shard, and `omega-opt merge` makes the leaderboard of all.
+    #[arg(long, value_name = "i/n")]
+    shard: Option<String>,
     /// Only count settings and chunks; load no bars, write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -61,36 +70,75 @@ pub struct SweepArgs {
 /// # Errors
 /// Whatever ends it early.
 pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
+    let shard = shard(args.shard.as_deref())?;
     let experiment = Experiment::read(&args.grid, &args.set)?;
     if args.dry_run {
         show_plan(args, &experiment);
         return Ok(ExitCode::Done);
     }
-    let memory = match &args.memory {
-        Some(text) => {
-            Some(parse_bytes(text).map_err(|e| usage("--memory", e.to_string(), "for example --memory 8GB"))?)
-        }
-        None => None,
-    };
     let options = Options {
         set: args.set.clone(),
         out: args.out.clone(),
         threads: threads(args.threads)?,
-        memory,
+        memory: memory(args.memory.as_deref())?,
         fresh: args.fresh,
+        shard,
+        reuse: args.reuse.folders(),
     };
     let sweep = Sweep::open(experiment, &options, &Sources::from_env())?;
+    let again = Again {
+        command: "sweep",
+        grid: &args.grid,
+        set: &args.set,
+        out: args.out.as_deref(),
+        reuse: &args.reuse,
+        shard,
+    };
+    follow(sweep, &Talk { quiet: args.quiet, json: args.json, threads: options.threads, again: again.to_string() })
+}
+
+/// How much is told of a run, and where.
+pub(super) struct Talk {
+    pub(super) quiet: bool,
+    pub(super) json: bool,
+    pub(super) threads: usize,
+    /// The command that continues it.
+    pub(super) again: String,
+}
+
+/// A command that continues a run.
+pub(super) struct Again<'a> {
+    pub(super) command: &'static str,
+    pub(super) grid: &'a Path,
+    pub(super) set: &'a [String],
+    pub(super) out: Option<&'a Path>,
+    pub(super) reuse: &'a ReuseArgs,
+    pub(super) shard: Option<Shard>,
+}
+
+impl fmt::Display for Again<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "omega-opt {} {}", self.command, self.grid.display())?;
+        self.set.iter().try_for_each(|set| write!(f, " --set '{set}'"))?;
+        self.out.iter().try_for_each(|out| write!(f, " --out {}", out.display()))?;
+        write!(f, "{}", self.reuse)?;
+        self.shard.iter().try_for_each(|shard| write!(f, " --shard {shard}"))
+    }
+}
+
+/// Runs an open sweep to its end and tells of it.
+pub(super) fn follow(sweep: Sweep, talk: &Talk) -> Result<ExitCode, CommandError> {
     logs::start(&sweep.folder().logs());
     let folder = sweep.folder().path().to_owned();
     let warnings = sweep.warnings();
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    if !args.quiet {
+    if !talk.quiet {
         introduce(&sweep, &warnings);
     } else {
         warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     }
     let grid = &sweep.experiment().grid;
-    let (total, cached) = (sweep.experiment().trials.len(), sweep.cached());
+    let (total, cached) = (sweep.plan().own_trials(), sweep.cached());
     let progress = Progress::new(
         total,
         cached,
@@ -98,10 +146,11 @@ pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
         grid.gates.clone(),
         sweep.ledger().clone(),
         &sweep.folder().events(),
-        args.quiet,
+        talk.quiet,
     )
     .map_err(|e| crate::atomic::FileError::io(sweep.folder().events(), "open it", e))?;
-    progress.event("start", json!({ "trials": total, "cached": cached, "threads": options.threads }));
+    progress.event("start", json!({ "trials": total, "cached": cached, "threads": talk.threads }));
+    sweep.earlier().notes().iter().for_each(|note| tracing::info!("{note}"));
     let stop = stop_flag();
     let result = std::thread::scope(|scope| {
         scope.spawn(|| progress.show(stop));
@@ -120,14 +169,15 @@ pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
                 json!({
                     "end": format!("{:?}", report.end),
                     "seconds": seconds,
+                    "reused": report.reused,
                     "phases_s": times,
                     "waiting_for_disk_s": waiting,
                 }),
             );
-            if args.json {
+            if talk.json {
                 show_json(&report, code);
-            } else if !args.quiet || report.ranked.is_none() {
-                show_report(&report, args);
+            } else if !talk.quiet || report.ranked.is_none() {
+                show_report(&report, &talk.again);
             }
             Ok(code)
         }
@@ -146,6 +196,7 @@ pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
 pub fn exit_code(report: &Report) -> ExitCode {
     match (report.end, &report.ranked) {
         (End::Interrupted, _) => ExitCode::Interrupted,
+        (End::Complete, None) if report.shard.is_some() => ExitCode::Done,
         (End::Deadline, _) | (End::Complete, None) => ExitCode::Limit,
         (End::Complete, Some(ranked)) if ranked.summary.count(Verdict::Ok) == 0 => ExitCode::NothingPassed,
         (End::Complete, Some(ranked)) if ranked.summary.count(Verdict::Failed) > 0 => ExitCode::FailedTrials,
@@ -234,6 +285,7 @@ fn introduce(sweep: &Sweep, warnings: &[String]) {
         experiment.config.symbol,
         experiment.config.primary,
     ));
+    introduce_shard(sweep.plan());
     for row in left_out(experiment) {
         let (constraint, count) = (row["constraint"].as_str().unwrap_or_default(), row["settings"].as_str());
         say(&format!("left out: {} settings that break `{constraint}`", count.unwrap_or("some")));
@@ -241,16 +293,42 @@ fn introduce(sweep: &Sweep, warnings: &[String]) {
     warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
 }
 
-fn show_report(report: &Report, args: &SweepArgs) {
-    let evaluated = report.trials - report.cached;
+/// Says what part of the run is worked on, if it is a part.
+pub(super) fn introduce_shard(plan: &ChunkPlan) {
+    if let Some(shard) = plan.shard() {
+        say(&format!(
+            "shard {shard}: {} settings in {} of {} chunks",
+            group(plan.own_trials().into()),
+            group(plan.own().count() as u128),
+            group(plan.count().into()),
+        ));
+    }
+}
+
+/// Says what comes next after a run that left no result: it did not end, or it was a shard.
+pub(super) fn show_unfinished(end: End, shard: Option<Shard>, folder: &Path, again: &str) {
+    match (end, shard) {
+        (End::Complete, Some(shard)) => {
+            say(&format!("shard {shard} is finished, in {}; it has no leaderboard of its own", folder.display()));
+            let all = folder.file_name().and_then(|name| Shard::of_folder_name(name.to_str()?));
+            if let Some((run, shard)) = all {
+                let all = folder.with_file_name(format!("{run}.shard-*-of-{}", shard.count()));
+                say(&format!("when all {} are finished: omega-opt merge {}", shard.count(), all.display()));
+            }
+        }
+        _ => {
+            let why = if end == End::Deadline { "time limit reached" } else { "interrupted" };
+            say(&format!("{why}; finished chunks are kept in {}", folder.display()));
+            say(&format!("continue with: {again}"));
+        }
+    }
+}
+
+fn show_report(report: &Report, again: &str) {
+    let evaluated = report.trials - report.cached - report.reused;
     let seconds = report.elapsed.as_secs_f64();
     let Some(ranked) = &report.ranked else {
-        let why = if report.end == End::Deadline { "time limit reached" } else { "interrupted" };
-        say(&format!("{why}; finished chunks are kept in {}", report.folder.display()));
-        let sets: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
-        let out = args.out.as_ref().map(|out| format!(" --out {}", out.display())).unwrap_or_default();
-        say(&format!("continue with: omega-opt sweep {}{sets}{out}", args.grid.display()));
-        return;
+        return show_unfinished(report.end, report.shard, &report.folder, again);
     };
     let summary = &ranked.summary;
     let rate = if seconds > 0.0 { evaluated as f64 / seconds } else { 0.0 };
@@ -264,12 +342,13 @@ fn show_report(report: &Report, args: &SweepArgs) {
         group(summary.distinct_rules.into()),
     )];
     lines.push(match evaluated {
-        0 => "nothing to evaluate: all settings were finished before, ranked anew".to_owned(),
+        0 if report.reused == 0 => "nothing to evaluate: all settings were finished before, ranked anew".to_owned(),
         _ => format!(
-            "{} evaluated in {} ({}/s), {} cached · memory {}",
+            "{} evaluated in {} ({}/s), {}{} cached · memory {}",
             group(evaluated.into()),
             show_seconds(seconds),
             show_rate(rate),
+            reused(report.reused),
             group(report.cached.into()),
             show_bytes(report.peak_memory),
         ),
@@ -301,6 +380,11 @@ fn show_report(report: &Report, args: &SweepArgs) {
     }
     let text = lines.join("\n");
     if io::stdout().is_terminal() { print(&format!("\n{text}")) } else { print(&text) }
+}
+
+/// `1,120 reused, `; empty if there are none.
+pub(super) fn reused(trials: u64) -> String {
+    if trials > 0 { format!("{} reused, ", group(trials.into())) } else { String::new() }
 }
 
 /// The five best settings, one per rule set; undefined is a dash.
@@ -400,8 +484,10 @@ pub fn report_json(report: &Report, code: ExitCode) -> Value {
         },
         "exit_code": code as u8,
         "folder": report.folder.display().to_string(),
+        "shard": report.shard.map(|shard| shard.to_string()),
         "trials": report.trials,
         "cached": report.cached,
+        "reused": report.reused,
         "seconds": report.elapsed.as_secs_f64(),
         "result": ranked,
         "warnings": report.warnings,

@@ -8,15 +8,15 @@ use engine::data::Sources;
 use engine::metrics::{Metric, MetricValues};
 use serde_json::{Value, json};
 
-use crate::cli::sweep::{print, say, stop_flag};
-use crate::cli::{logs, threads};
+use crate::cli::sweep::{Again, Talk, introduce_shard, print, reused, say, show_unfinished, stop_flag};
+use crate::cli::{ReuseArgs, logs, memory, shard, threads};
 use crate::driver::End;
 use crate::error::{CommandError, ExitCode};
 use crate::objective::Verdict;
-use crate::plan::memory::{parse_bytes, show_bytes};
+use crate::plan::memory::show_bytes;
 use crate::progress::{Progress, show_rate, show_seconds};
 use crate::search::group;
-use crate::sweep::{Experiment, Options, left_out, usage};
+use crate::sweep::{Experiment, Options, left_out};
 use crate::walkforward::files::{design_json, design_name};
 use crate::walkforward::result::{DesignResult, Status, WindowResult};
 use crate::walkforward::run::{Complete, Report, WalkForwardRun};
@@ -49,9 +49,15 @@ pub struct WalkForwardArgs {
     /// Default: limits.memory of the grid, else a share of the machine's memory. Never changes a result.
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
-    /// Drop the finished chunks of this grid and start anew.
-    #[arg(long)]
+    /// Drop the finished chunks of this grid and start anew; nothing is taken over from other runs.
+    #[arg(long, conflicts_with = "reuse")]
     fresh: bool,
+    #[command(flatten)]
+    reuse: ReuseArgs,
+    /// Evaluate only every n-th chunk, from the i-th on, in a folder of its own (its name ends in .shard-i-of-n): machines
+    /// share a walk-forward, each one shard, and `omega-opt merge` makes the result of all.
+    #[arg(long, value_name = "i/n")]
+    shard: Option<String>,
     /// No progress and no summary; warnings and errors still go to stderr.
     #[arg(long)]
     quiet: bool,
@@ -65,31 +71,41 @@ pub struct WalkForwardArgs {
 /// # Errors
 /// Whatever ends it early.
 pub fn run(args: &WalkForwardArgs) -> Result<ExitCode, CommandError> {
+    let shard = shard(args.shard.as_deref())?;
     let experiment = Experiment::read(&args.grid, &args.set)?;
-    let memory = match &args.memory {
-        Some(text) => {
-            Some(parse_bytes(text).map_err(|e| usage("--memory", e.to_string(), "for example --memory 8GB"))?)
-        }
-        None => None,
-    };
     let options = Options {
         set: args.set.clone(),
         out: args.out.clone(),
         threads: threads(args.threads)?,
-        memory,
+        memory: memory(args.memory.as_deref())?,
         fresh: args.fresh,
+        shard,
+        reuse: args.reuse.folders(),
     };
     let run = WalkForwardRun::open(experiment, &options, &Sources::from_env())?;
+    let again = Again {
+        command: "walkforward",
+        grid: &args.grid,
+        set: &args.set,
+        out: args.out.as_deref(),
+        reuse: &args.reuse,
+        shard,
+    };
+    follow(run, &Talk { quiet: args.quiet, json: args.json, threads: options.threads, again: again.to_string() })
+}
+
+/// Runs an open walk-forward to its end and tells of it.
+pub(super) fn follow(run: WalkForwardRun, talk: &Talk) -> Result<ExitCode, CommandError> {
     logs::start(&run.folder().logs());
     let folder = run.folder().path().to_owned();
     let warnings = run.warnings();
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    if !args.quiet {
+    if !talk.quiet {
         introduce(&run);
     }
     warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     let grid = &run.experiment().grid;
-    let (total, cached) = (run.experiment().trials.len(), run.cached());
+    let (total, cached) = (run.plan().own_trials(), run.cached());
     let progress = Progress::new(
         total,
         cached,
@@ -97,12 +113,13 @@ pub fn run(args: &WalkForwardArgs) -> Result<ExitCode, CommandError> {
         grid.gates.clone(),
         run.ledger().clone(),
         &run.folder().events(),
-        args.quiet,
+        talk.quiet,
     )
     .map_err(|e| crate::atomic::FileError::io(run.folder().events(), "open it", e))?;
-    progress.event("start", json!({ "trials": total, "cached": cached, "threads": options.threads }));
+    progress.event("start", json!({ "trials": total, "cached": cached, "threads": talk.threads }));
     let mode = run.windows().mode;
     let space = std::sync::Arc::clone(run.experiment().trials.space());
+    run.earlier().notes().iter().for_each(|note| tracing::info!("{note}"));
     let stop = stop_flag();
     let result = std::thread::scope(|scope| {
         scope.spawn(|| progress.show(stop));
@@ -113,17 +130,17 @@ pub fn run(args: &WalkForwardArgs) -> Result<ExitCode, CommandError> {
     match result {
         Ok(report) => {
             progress
-                .event("end", json!({ "end": format!("{:?}", report.end), "seconds": report.elapsed.as_secs_f64() }));
+                .event("end", json!({ "end": format!("{:?}", report.end), "seconds": report.elapsed.as_secs_f64(), "reused": report.reused }));
             let code = exit_code(&report);
             tracing::info!(code = code as u8, seconds = report.elapsed.as_secs_f64(), "end");
-            if args.json {
+            if talk.json {
                 let designs = report.result.as_ref().map(|complete| {
                     let pairs = complete.layout.designs().iter().zip(&complete.designs);
                     pairs.map(|(design, result)| design_json(mode, design, result, &space)).collect::<Vec<_>>()
                 });
                 show_json(&report, code, designs);
-            } else if !args.quiet || report.result.is_none() {
-                show_report(&report, args);
+            } else if !talk.quiet || report.result.is_none() {
+                show_report(&report, &talk.again);
             }
             Ok(code)
         }
@@ -144,6 +161,7 @@ fn exit_code(report: &Report) -> ExitCode {
     };
     match (report.end, &report.result) {
         (End::Interrupted, _) => ExitCode::Interrupted,
+        (End::Complete, None) if report.shard.is_some() => ExitCode::Done,
         (End::Deadline, _) | (End::Complete, None) => ExitCode::Limit,
         (End::Complete, Some(complete)) if chose_nothing(complete) => ExitCode::NothingPassed,
         (End::Complete, Some(complete)) if !complete.failures.by_code.is_empty() => ExitCode::FailedTrials,
@@ -165,6 +183,7 @@ fn introduce(run: &WalkForwardRun) {
         group(layout.places().len() as u128),
         run.windows().mode.as_str(),
     ));
+    introduce_shard(run.plan());
     for design in layout.designs() {
         say(&describe(design, run));
     }
@@ -202,26 +221,22 @@ fn day(ns: i64) -> String {
     instant_text(ns).chars().take(10).collect()
 }
 
-fn show_report(report: &Report, args: &WalkForwardArgs) {
+fn show_report(report: &Report, again: &str) {
     let Some(complete) = &report.result else {
-        let why = if report.end == End::Deadline { "time limit reached" } else { "interrupted" };
-        say(&format!("{why}; finished chunks are kept in {}", report.folder.display()));
-        let sets: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
-        let out = args.out.as_ref().map(|out| format!(" --out {}", out.display())).unwrap_or_default();
-        say(&format!("continue with: omega-opt walkforward {}{sets}{out}", args.grid.display()));
-        return;
+        return show_unfinished(report.end, report.shard, &report.folder, again);
     };
-    let evaluated = report.trials - report.cached;
+    let evaluated = report.trials - report.cached - report.reused;
     let seconds = report.elapsed.as_secs_f64();
     let cells = u128::from(evaluated) * complete.layout.spans().len() as u128;
     let mut lines = vec![match evaluated {
-        0 => "nothing to evaluate: all settings were finished before, chosen anew".to_owned(),
+        0 if report.reused == 0 => "nothing to evaluate: all settings were finished before, chosen anew".to_owned(),
         _ => format!(
-            "{} settings evaluated in {} ({} backtests, {}/s), {} cached · memory {}",
+            "{} settings evaluated in {} ({} backtests, {}/s), {}{} cached · memory {}",
             group(evaluated.into()),
             show_seconds(seconds),
             group(cells),
             show_rate(cells as f64 / seconds.max(1e-9)),
+            reused(report.reused),
             group(report.cached.into()),
             show_bytes(report.peak_memory),
         ),
@@ -399,8 +414,10 @@ fn show_json(report: &Report, code: ExitCode, designs: Option<Vec<Value>>) {
         },
         "exit_code": code as u8,
         "folder": report.folder.display().to_string(),
+        "shard": report.shard.map(|shard| shard.to_string()),
         "trials": report.trials,
         "cached": report.cached,
+        "reused": report.reused,
         "seconds": report.elapsed.as_secs_f64(),
         "designs": designs,
         "warnings": report.warnings,

@@ -24,6 +24,7 @@ use crate::atomic::FileError;
 use crate::chunk::ChunkPlan;
 use crate::plan::memory::{Ledger, Reservation};
 use crate::resume::Finished;
+use crate::reuse::{Earlier, Wanted};
 pub use crate::row::Done;
 use crate::row::Outcome;
 use crate::search::Trials;
@@ -86,6 +87,10 @@ pub trait Work: Sync {
     /// The outcome in a row of a chunk read back, if the row is of this `rules_hash`.
     fn recall(&self, stored: &Self::Stored, row: usize, rules_hash: &[u8; 8]) -> Option<Self::Outcome>;
 
+    /// The outcomes of settings in a chunk file of an earlier run, in their order; none for a row that is not the
+    /// setting's, and none at all of a file that cannot be trusted.
+    fn recall_earlier(&self, path: &Path, wanted: &[Wanted<'_>]) -> Vec<Option<Self::Outcome>>;
+
     /// Bytes of one trial in work: its outcome, and what writing its chunk takes.
     fn trial_bytes(&self) -> usize;
 }
@@ -104,6 +109,8 @@ pub struct Job<'a, W> {
     pub chunks: &'a Path,
     /// How trials are cut into chunks.
     pub plan: ChunkPlan,
+    /// Rows of earlier runs that need not be evaluated again.
+    pub earlier: &'a Earlier,
     /// Books of the process.
     pub ledger: &'a Ledger,
     /// Worker threads, ≥ 1.
@@ -150,6 +157,8 @@ pub trait Observer: Sync {
     fn wave(&self, _chunks: &[u64], _trials: u64) {}
     /// `sharing` trials of the running wave have this outcome; all but one of them were spared.
     fn evaluated(&self, _outcome: &Outcome, _sharing: u64) {}
+    /// Of `trials` of the running wave, the outcome was taken over from earlier runs.
+    fn reused(&self, _trials: u64) {}
     /// A chunk is on disk.
     fn committed(&self, _index: u64, _rows: u64) {}
     /// A thread has spent time on something.

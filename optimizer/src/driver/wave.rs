@@ -23,6 +23,7 @@ use crate::atomic::{FileError, sync_dir};
 use crate::error::guarded;
 use crate::plan::memory::Reservation;
 use crate::plan::survey::questions;
+use crate::reuse::Wanted;
 use crate::row::Way;
 use crate::space::Setting;
 use crate::trial::{self, Resolver};
@@ -53,7 +54,7 @@ enum From<O> {
 
 /// One distinct rule set of a wave, evaluated once.
 struct Unit<O> {
-    /// None: its outcome is known from an earlier wave.
+    /// None: its outcome is known from an earlier wave or run.
     prepared: Option<Prepared>,
     /// Trials of the wave that share it.
     sharers: Vec<usize>,
@@ -190,7 +191,7 @@ fn resolve<W: Work>(work: &W, resolver: &mut Resolver<'_>, setting: &Setting) ->
     Resolved { trial, config_hash, rng_seed, result: prepared.map_err(|error| Box::new(failed(work, &error))) }
 }
 
-/// Groups the trials by `rules_hash`; units whose outcome an earlier wave wrote get it from there.
+/// Groups the trials by `rules_hash`; units whose outcome an earlier wave or run wrote get it from there.
 #[allow(clippy::type_complexity, reason = "the two halves of a plan")]
 fn group<W: Work>(
     job: &Job<'_, W>,
@@ -200,6 +201,7 @@ fn group<W: Work>(
     let mut by_hash: HashMap<[u8; 8], usize> = HashMap::new();
     let mut units: Vec<Unit<W::Outcome>> = Vec::new();
     let mut planned = Vec::with_capacity(resolved.len());
+    let mut hits = Vec::new();
     for (at, trial) in resolved.into_iter().enumerate() {
         let way = trial.result.as_ref().map_or(Way::Unresolved, Way::of);
         let from = match trial.result {
@@ -214,13 +216,63 @@ fn group<W: Work>(
                     units.len() - 1
                 });
                 units[unit].sharers.push(at);
+                hits.extend(job.earlier.place(&trial.config_hash).map(|place| Hit { place, trial: at, unit }));
                 From::Unit { unit, rules_hash }
             }
         };
         let Resolved { trial, config_hash, rng_seed, .. } = trial;
         planned.push(Planned { trial, config_hash, rng_seed, way, from });
     }
+    take_over(job, hits, &planned, &mut units);
     (planned, units)
+}
+
+/// A trial that stands in a chunk of an earlier run: file and row.
+struct Hit {
+    place: (u32, u32),
+    trial: usize,
+    unit: usize,
+}
+
+/// Gives units the outcomes that earlier runs have of their trials. Each file is read once; what it does not hold after
+/// all is evaluated.
+fn take_over<W: Work>(
+    job: &Job<'_, W>,
+    mut hits: Vec<Hit>,
+    planned: &[Planned<W::Outcome>],
+    units: &mut [Unit<W::Outcome>],
+) {
+    if hits.is_empty() {
+        return;
+    }
+    let bytes = job.earlier.read_bytes();
+    let mut memory = job.ledger.try_reserve(bytes);
+    if memory.is_none() {
+        job.environment.release_memory(bytes);
+        memory = job.ledger.try_reserve(bytes);
+    }
+    if memory.is_none() {
+        return;
+    }
+    hits.sort_unstable_by_key(|hit| hit.place);
+    for of_file in hits.chunk_by(|a, b| a.place.0 == b.place.0) {
+        let open: Vec<&Hit> = of_file.iter().filter(|hit| units[hit.unit].outcome.get().is_none()).collect();
+        let Some(path) = open.first().and_then(|hit| job.earlier.file(hit.place.0)) else { continue };
+        let wanted = |hit: &&Hit| {
+            let Planned { config_hash, rng_seed, .. } = &planned[hit.trial];
+            Wanted { row: hit.place.1 as usize, config_hash, rng_seed: *rng_seed }
+        };
+        let outcomes = job.work.recall_earlier(path, &open.iter().map(wanted).collect::<Vec<_>>());
+        for (hit, outcome) in open.into_iter().zip(outcomes) {
+            let unit = &mut units[hit.unit];
+            if outcome.is_some_and(|outcome| unit.outcome.set(outcome).is_ok()) {
+                unit.prepared = None;
+            }
+        }
+    }
+    let reused = hits.iter().filter(|hit| units[hit.unit].prepared.is_none()).count() as u64;
+    job.earlier.count(reused);
+    job.observer.reused(reused);
 }
 
 /// For each chunk, the number of distinct units its trials wait for, plus one that [`Wave::work`] takes back itself so

@@ -2,4 +2,5 @@
 
 pub mod memory;
 pub mod outlook;
+pub(crate) mod places;
 pub mod survey;

@@ -1,12 +1,13 @@
 //! The outlook of a sweep before it runs: how much there is to do, how long it will take, what it needs. Nothing is
 //! written but the cache of bars.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::backtest::tile::{Job, Workspace};
-use engine::backtest::{Environment, Prepared};
+use engine::backtest::{Environment, Prepared, RunMode};
 use engine::data::Sources;
 use engine::rules::Condition;
 use rayon::ThreadPool;
@@ -16,14 +17,16 @@ use serde_json::{Value, json};
 use crate::chunk::{ChunkError, ChunkPlan, file_name, read_chunk};
 use crate::driver::{DriverError, chunk_bytes, unit_bytes};
 use crate::error::{CommandError, guarded};
+use crate::fingerprint::Fingerprint;
 use crate::leaderboard::least_memory;
 use crate::plan::memory::Ledger;
 use crate::plan::survey::{Survey, questions, survey};
+use crate::reuse::{Earlier, read_rows, refuse_unless_runs};
 use crate::row::RowSchema;
 use crate::rows::trial_bytes;
 use crate::run_folder::folder_name;
 use crate::single::keep_manifest;
-use crate::sweep::{Experiment, Options, cap_of, fingerprint, market_bytes, needed_memory, output_root};
+use crate::sweep::{Experiment, Options, cap_of, find_earlier, fingerprint, market_bytes, needed_memory, output_root};
 use crate::trial::{Resolver, TrialConfigs};
 
 /// The probe stops after the first block that makes this much.
@@ -32,6 +35,8 @@ const PROBE: Duration = Duration::from_millis(500);
 const MOST_PROBED: u64 = 512;
 /// Time per row for hashing, chunk file, ranking and leaderboard, all threads together; measured, see benches.
 const ROW_SECONDS: f64 = 20e-6;
+/// Settings whose hash is looked up among those of earlier runs at most.
+const MOST_COUNTED: u64 = 1 << 22;
 /// Share of its plain size that a compressed file takes, roughly.
 const COMPRESSED: f64 = 0.6;
 
@@ -50,6 +55,8 @@ pub struct Outlook {
     pub finished_trials: u64,
     /// Damaged chunks found there; a sweep sets them aside.
     pub damaged: u64,
+    /// Trials that are not finished, but whose rows a sweep takes over from earlier runs.
+    pub reusable: Reusable,
     /// Why a sweep would refuse the folder.
     pub refused: Option<String>,
     /// Bars of the primary timeframe.
@@ -82,6 +89,7 @@ impl Outlook {
     /// # Errors
     /// Data errors, threads that cannot be started.
     pub fn new(experiment: &Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
+        refuse_unless_runs(options.reuse.as_deref().unwrap_or_default())?;
         let cap = cap_of(experiment, options);
         let ledger = Ledger::new(cap);
         let environment =
@@ -100,10 +108,19 @@ impl Outlook {
         let document = experiment.config.document.clone();
         let configs = TrialConfigs::new(Arc::clone(experiment.space()), document, None);
         let survey = pool.install(|| survey(&experiment.trials, &configs, &environment));
-        let folder = Folder::look(experiment, &environment, options, &schema, &pool);
+        let fingerprint = fingerprint(experiment, &environment);
+        let folder = Folder::look(experiment, &fingerprint, options, &schema, &pool);
+        let earlier = match folder.missing[..] {
+            [] => Earlier::none(&ledger),
+            _ => {
+                let own = Path::new(&folder.path);
+                find_earlier(experiment, options, &environment, &ledger, chunk, &fingerprint, own)
+            }
+        };
+        let reusable = pool.install(|| Reusable::count(experiment, &configs, &earlier, &fingerprint, &folder.missing));
         let probe = Probe::run(experiment, &configs, &environment);
 
-        let to_do = chunks.total() - folder.finished_trials;
+        let to_do = chunks.total() - folder.finished_trials - reusable.settings;
         let share = to_do as f64 / chunks.total().max(1) as f64;
         let work = share * probe.work(&survey) + ROW_SECONDS * chunks.total() as f64;
         let bars = environment.data().market.bars.len();
@@ -146,6 +163,7 @@ impl Outlook {
             finished: folder.finished,
             finished_trials: folder.finished_trials,
             damaged: folder.damaged,
+            reusable,
             refused: folder.refused,
             survey,
             chunks,
@@ -176,6 +194,9 @@ impl Outlook {
             "chunks_finished": self.finished,
             "trials_finished": self.finished_trials,
             "chunks_damaged": self.damaged,
+            "trials_reusable": self.reusable.settings,
+            "reusable_exact": !self.reusable.sampled,
+            "reusable_runs": self.reusable.runs,
             "folder": self.folder,
             "folder_refused": self.refused,
             "probed": self.probed,
@@ -198,34 +219,40 @@ struct Folder {
     finished: u64,
     finished_trials: u64,
     damaged: u64,
+    /// Chunks that a sweep has to make.
+    missing: Vec<u64>,
     refused: Option<String>,
 }
 
 impl Folder {
     fn look(
         experiment: &Experiment,
-        environment: &Environment,
+        fingerprint: &Fingerprint,
         options: &Options,
         schema: &RowSchema,
         pool: &ThreadPool,
     ) -> Self {
-        let fingerprint = fingerprint(experiment, environment);
         let name = match folder_name(&experiment.grid.name, &fingerprint.hash8()) {
             Ok(name) => name,
             Err(error) => return Self { refused: Some(error.to_string()), ..Self::default() },
         };
         let path = output_root(experiment, options).join(name);
-        let mut found = Self { path: path.display().to_string(), ..Self::default() };
+        let plan = experiment.chunks();
+        let missing = (0..plan.count()).collect();
+        let mut found = Self { path: path.display().to_string(), missing, ..Self::default() };
         if options.fresh {
             return found;
         }
-        let (chunks, plan) = (path.join("chunks"), experiment.chunks());
+        let chunks = path.join("chunks");
         let read = |index: u64| {
             let file = chunks.join(file_name(index));
-            file.exists().then(|| (index, read_chunk(&file, schema, &fingerprint, plan.trials(index)).map(drop)))
+            file.exists().then(|| (index, read_chunk(&file, schema, fingerprint, plan.trials(index)).map(drop)))
         };
         let verdicts: Vec<(u64, Result<(), ChunkError>)> =
             pool.install(|| (0..plan.count()).into_par_iter().filter_map(read).collect());
+        let finished: HashSet<u64> =
+            verdicts.iter().filter(|(_, verdict)| verdict.is_ok()).map(|(index, _)| *index).collect();
+        found.missing.retain(|index| !finished.contains(index));
         for (index, verdict) in verdicts {
             let trials = plan.trials(index);
             match verdict {
@@ -238,6 +265,63 @@ impl Folder {
             }
         }
         found
+    }
+}
+
+/// Settings of the missing chunks that earlier runs hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reusable {
+    /// How many.
+    pub settings: u64,
+    /// Estimated from a sample of the chunks.
+    pub sampled: bool,
+    /// Earlier runs that hold them.
+    pub runs: usize,
+}
+
+impl Reusable {
+    fn count(
+        experiment: &Experiment,
+        configs: &TrialConfigs,
+        earlier: &Earlier,
+        fingerprint: &Fingerprint,
+        missing: &[u64],
+    ) -> Self {
+        // A seed drawn for this run alone is in no other's rows.
+        let drawn = experiment.config.run_mode == RunMode::Prod && experiment.config.rng_seed.is_none();
+        if earlier.is_empty() || drawn {
+            return Self::default();
+        }
+        let plan = experiment.chunks();
+        let trials = |chunks: &[u64]| -> u64 {
+            chunks.iter().map(|index| plan.trials(*index)).map(|range| range.end - range.start).sum()
+        };
+        let step = usize::try_from(trials(missing).div_ceil(MOST_COUNTED)).unwrap_or(usize::MAX).max(1);
+        let sample: Vec<u64> = missing.iter().copied().step_by(step).collect();
+        let look = |index: &u64| {
+            let settings = experiment.trials.settings(plan.trials(*index));
+            let files = settings.filter_map(|setting| Some(earlier.place(&configs.config_hash(&setting)?)?.0));
+            let mut counts = BTreeMap::new();
+            files.for_each(|file| *counts.entry(file).or_insert(0_u64) += 1);
+            counts
+        };
+        let add = |mut sum: BTreeMap<u32, u64>, more: BTreeMap<u32, u64>| {
+            more.into_iter().for_each(|(file, count)| *sum.entry(file).or_default() += count);
+            sum
+        };
+        let counts = sample.par_iter().map(look).reduce(BTreeMap::new, add);
+        // A file that turns out damaged is not reused.
+        let sound = |(file, count): (u32, u64)| {
+            let path = earlier.file(file).filter(|path| read_rows(path, fingerprint).is_some())?;
+            Some((path.parent(), count))
+        };
+        let found: Vec<(Option<&Path>, u64)> = counts.into_par_iter().filter_map(sound).collect();
+        let (settings, all, seen) =
+            (found.iter().map(|(_, count)| count).sum::<u64>(), trials(missing), trials(&sample));
+        let runs = found.iter().map(|(folder, _)| *folder).collect::<HashSet<_>>().len();
+        let sampled = seen < all;
+        let scale = if sampled { all as f64 / seen.max(1) as f64 } else { 1.0 };
+        Self { settings: (settings as f64 * scale) as u64, sampled, runs }
     }
 }
 

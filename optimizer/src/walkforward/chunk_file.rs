@@ -18,9 +18,10 @@ use engine::metrics::{Metric, MetricValues};
 use serde_json::{Map, Value, json};
 
 use crate::atomic::FileError;
-use crate::chunk::{ChunkError, read_batch, write_batch};
+use crate::chunk::{ChunkError, read_batch, read_header, write_batch};
 use crate::fingerprint::{Fingerprint, hex, unhex};
 use crate::objective::Verdict;
+use crate::reuse::differences;
 use crate::row::{DONE, Done, FAILED};
 use crate::walkforward::cells::{Cell, Cells, Layout, Outcome};
 
@@ -186,6 +187,15 @@ pub fn read(
     let damaged = || ChunkError::Damaged { path: path.to_owned(), reason: "`best` is not what was written".to_owned() };
     let best = read_best(&batch, schema.windows).ok_or_else(damaged)?;
     Ok(CellChunk { batch, best })
+}
+
+/// Reads and checks a chunk of an earlier walk-forward over the same windows; none if it cannot serve.
+pub(crate) fn read_earlier(path: &Path, schema: &CellSchema, fingerprint: &Fingerprint) -> Option<CellChunk> {
+    let (header, _) = read_header(path).ok()?;
+    if !differences(fingerprint, &header.fingerprint).is_empty() {
+        return None;
+    }
+    read(path, schema, &header.fingerprint, header.trials()).ok()
 }
 
 fn read_best(batch: &RecordBatch, windows: usize) -> Option<Vec<Best>> {

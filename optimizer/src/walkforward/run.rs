@@ -18,14 +18,18 @@ use crate::driver::{self, DriverError, End, Job, Observer, chunk_bytes};
 use crate::error::CommandError;
 use crate::fingerprint::Fingerprint;
 use crate::grid::{Length, WalkForward, WindowMode};
+use crate::merge::Pieces;
 use crate::plan::memory::{Ledger, Reservation};
 use crate::resume::{Finished, scan_with};
+use crate::reuse::{Earlier, refuse_unless_runs};
 use crate::row;
 use crate::run_folder::RunFolder;
+use crate::shard::Shard;
 use crate::single::keep_manifest;
 use crate::space::axis::Target;
 use crate::sweep::{
-    ENGINE_VERSION, Experiment, Options, book_bars, execution_master, left_out, lock_text, output_root, sweep_parts,
+    ENGINE_VERSION, Experiment, Options, book_bars, execution_master, find_earlier, left_out, lock_text, open_folder,
+    refuse_incomplete, refuse_unseeded_shard, shard_manifest, sweep_parts,
 };
 use crate::trial::TrialConfigs;
 use crate::walkforward::cells::Layout;
@@ -62,6 +66,7 @@ pub struct WalkForwardRun {
     fingerprint: Fingerprint,
     folder: RunFolder,
     finished: Finished,
+    earlier: Earlier,
     ledger: Ledger,
     threads: usize,
     _bars: Reservation,
@@ -73,10 +78,14 @@ pub struct Report {
     pub end: End,
     /// The run folder.
     pub folder: std::path::PathBuf,
-    /// Trials, all of them.
+    /// The shard, if it was one: it leaves no result.
+    pub shard: Option<Shard>,
+    /// Trials, all of them; of a shard, its own.
     pub trials: u64,
     /// Trials found finished at the start.
     pub cached: u64,
+    /// Trials whose cells were taken over from earlier runs.
+    pub reused: u64,
     /// The result, if every chunk is there.
     pub result: Option<Complete>,
     /// What may change money or was left out.
@@ -109,7 +118,31 @@ impl WalkForwardRun {
     /// # Errors
     /// A grid without windows, windows that cannot be laid, data errors, a folder that cannot be used, a cap that is too
     /// small: all before work starts.
-    pub fn open(mut experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
+    pub fn open(experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
+        Self::begin(experiment, options, sources, None)
+    }
+
+    /// As [`WalkForwardRun::open`], with every chunk taken from other folders of the same run.
+    ///
+    /// # Errors
+    /// Those of [`WalkForwardRun::open`], and bars or a program that are not those of the folders.
+    pub fn merge(
+        experiment: Experiment,
+        options: &Options,
+        sources: &Sources,
+        pieces: &Pieces,
+    ) -> Result<Self, CommandError> {
+        Self::begin(experiment, options, sources, Some(pieces))
+    }
+
+    fn begin(
+        mut experiment: Experiment,
+        options: &Options,
+        sources: &Sources,
+        pieces: Option<&Pieces>,
+    ) -> Result<Self, CommandError> {
+        refuse_unseeded_shard(&experiment, options.shard)?;
+        refuse_unless_runs(options.reuse.as_deref().unwrap_or_default())?;
         let mut windows = understood(&experiment)?;
         let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
         let cap = options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap);
@@ -125,21 +158,31 @@ impl WalkForwardRun {
         windows.embargo = Some(embargo);
         experiment.grid.walk_forward = Some(windows.clone());
         let layout = lay(&environment, &experiment, &windows, embargo)?;
-        let plan = experiment.chunks();
+        let plan = experiment.chunks().of_shard(options.shard);
         let schema = CellSchema::new(&layout);
         let chunk = chunk_bytes(&plan, trial_bytes(&layout, &schema));
         let bars = book_bars(&environment, &experiment, options.threads, &ledger, chunk, 2 * chunk)?;
         let fingerprint = fingerprint(&experiment, &environment, &layout, &windows);
-        let root = output_root(&experiment, options);
-        let folder = RunFolder::open(&root, &experiment.grid.name, &fingerprint.hash8(), options.fresh)?;
+        let folder = open_folder(&experiment, options, &fingerprint, pieces)?;
         let master = execution_master(&experiment.config, &folder)?;
         let lock = lock_text(&experiment, &plan, master);
         folder.write_grid_lock(&lock, &MAY_CHANGE)?;
         let check =
             |index: u64| chunk_file::read(&folder.chunk(index), &schema, &fingerprint, plan.trials(index)).map(|_| ());
         let finished = scan_with(&folder, &plan, options.threads, &check)?;
+        if pieces.is_some() {
+            refuse_incomplete(&finished, &plan)?;
+        }
+        if let Some(shard) = options.shard {
+            folder.write_manifest(&shard_manifest("walkforward", &experiment, &plan, shard, &fingerprint))?;
+        }
         let space = Arc::clone(experiment.trials.space());
         let configs = TrialConfigs::new(space, experiment.config.document.clone(), master);
+        let earlier = if finished.missing(&plan).next().is_some() {
+            find_earlier(&experiment, options, &environment, &ledger, chunk, &fingerprint, folder.path())
+        } else {
+            Earlier::none(&ledger)
+        };
         Ok(Self {
             experiment,
             windows,
@@ -152,6 +195,7 @@ impl WalkForwardRun {
             fingerprint,
             folder,
             finished,
+            earlier,
             ledger,
             threads: options.threads,
             _bars: bars,
@@ -183,9 +227,19 @@ impl WalkForwardRun {
         self.held_back.as_ref()
     }
 
+    /// How trials are cut, and which chunks are worked on here.
+    pub fn plan(&self) -> &ChunkPlan {
+        &self.plan
+    }
+
     /// Trials in chunks found finished.
     pub fn cached(&self) -> u64 {
         self.finished.trials(&self.plan)
+    }
+
+    /// Cells of earlier runs.
+    pub fn earlier(&self) -> &Earlier {
+        &self.earlier
     }
 
     /// Books of the process.
@@ -198,7 +252,8 @@ impl WalkForwardRun {
         let damaged = self.finished.damaged.iter().map(|chunk| {
             format!("chunk {} was damaged ({}), set aside as {}", chunk.index, chunk.reason, chunk.moved_to.display())
         });
-        self.environment.warnings().iter().chain(&self.experiment.warnings).cloned().chain(damaged).collect()
+        let kept = self.environment.warnings().iter().chain(&self.experiment.warnings).chain(self.earlier.warnings());
+        kept.cloned().chain(damaged).collect()
     }
 
     fn judges(&self) -> Judges<'_> {
@@ -220,7 +275,7 @@ impl WalkForwardRun {
     ///
     /// # Errors
     /// Files that cannot be written; finished chunks stay.
-    pub fn run(self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
+    pub fn run(mut self, stop: &AtomicBool, observer: &dyn Observer) -> Result<Report, CommandError> {
         let started = Instant::now();
         let limit = self.experiment.grid.limits.time;
         let work = WindowCells {
@@ -237,6 +292,7 @@ impl WalkForwardRun {
             environment: &self.environment,
             chunks: &chunks,
             plan: self.plan,
+            earlier: &self.earlier,
             ledger: &self.ledger,
             threads: self.threads,
             deadline: limit.and_then(|limit| started.checked_add(limit)),
@@ -245,15 +301,18 @@ impl WalkForwardRun {
         };
         let end = driver::run(&job, &self.finished)?;
         let elapsed = started.elapsed();
+        self.earlier.release();
         let result = match end {
-            End::Complete => Some(self.pool()?.install(|| self.finish())?),
-            End::Interrupted | End::Deadline => None,
+            End::Complete if self.plan.shard().is_none() => Some(self.pool()?.install(|| self.finish())?),
+            End::Complete | End::Interrupted | End::Deadline => None,
         };
         Ok(Report {
             end,
             folder: self.folder.path().to_owned(),
-            trials: self.experiment.trials.len(),
+            shard: self.plan.shard(),
+            trials: self.plan.own_trials(),
             cached: self.cached(),
+            reused: self.earlier.reused(),
             result,
             warnings: self.warnings(),
             elapsed,

@@ -1,5 +1,7 @@
 //! What a walk-forward keeps of a trial, for the driver: one small cell per part of a window.
 
+use std::path::Path;
+
 use engine::Error;
 use engine::backtest::tile::{Evaluated, Job, Workspace};
 use engine::backtest::{Environment, Prepared};
@@ -9,6 +11,7 @@ use engine::metrics::MetricValues;
 use crate::atomic::FileError;
 use crate::driver::{Done, Observer, Work};
 use crate::error::guarded;
+use crate::reuse::Wanted;
 use crate::row;
 use crate::search::Trials;
 use crate::trial::TrialConfigs;
@@ -75,6 +78,17 @@ impl Work for WindowCells<'_> {
 
     fn recall(&self, stored: &CellChunk, row: usize, rules_hash: &[u8; 8]) -> Option<Outcome> {
         (stored.identity(row)?.rules_hash == *rules_hash).then(|| stored.outcome(self.chunks.layout, row))?
+    }
+
+    fn recall_earlier(&self, path: &Path, wanted: &[Wanted<'_>]) -> Vec<Option<Outcome>> {
+        let Chunks { schema, fingerprint, layout, .. } = self.chunks;
+        let earlier = chunk_file::read_earlier(path, schema, fingerprint);
+        let recall = |wanted: &Wanted<'_>| {
+            let chunk = earlier.as_ref()?;
+            let identity = chunk.identity(wanted.row)?;
+            wanted.is(&identity.config_hash, identity.rng_seed).then(|| chunk.outcome(layout, wanted.row))?
+        };
+        wanted.iter().map(recall).collect()
     }
 
     fn trial_bytes(&self) -> usize {
