@@ -107,11 +107,7 @@ impl<K: Ord + Clone, V: Shared> Shelf<K, V> {
     /// Drops least recently used values that nobody holds until `bytes` are free or none is left; returns the bytes
     /// given back to the budget.
     pub(crate) fn evict(&self, bytes: usize) -> usize {
-        let mut freed = 0;
-        while freed < bytes && self.evict_one() {
-            freed += self.bytes;
-        }
-        freed
+        self.evict_oldest(bytes.div_ceil(self.bytes.max(1))) * self.bytes
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries<K, V>> {
@@ -139,29 +135,28 @@ impl<K: Ord + Clone, V: Shared> Shelf<K, V> {
     fn book(&self, keep: Keep) -> Option<Reservation> {
         loop {
             let reservation = Reservation::take(&self.budget, self.bytes);
-            if reservation.is_some() || keep == Keep::IfRoom || !self.evict_one() {
+            // Looking for the oldest takes a look at all: of many, several go at once.
+            if reservation.is_some() || keep == Keep::IfRoom || self.evict_oldest((self.kept() / 64).max(1)) == 0 {
                 return reservation;
             }
         }
     }
 
-    /// Drops the least recently used value that nobody holds; false if there is none.
-    fn evict_one(&self) -> bool {
-        let evicted = {
+    /// Drops the `count` least recently used values that nobody holds; returns how many there were.
+    fn evict_oldest(&self, count: usize) -> usize {
+        let evicted: Vec<Entry<V>> = {
             let mut entries = self.lock();
-            let oldest = entries
-                .by_key
-                .iter()
-                .filter(|(_, entry)| is_evictable(entry))
-                .min_by_key(|(_, entry)| entry.last_used)
-                .map(|(key, _)| key.clone());
-            oldest.and_then(|key| entries.by_key.remove(&key))
+            let evictable = entries.by_key.iter().filter(|(_, entry)| is_evictable(entry));
+            let mut oldest: Vec<(u64, K)> = evictable.map(|(key, entry)| (entry.last_used, key.clone())).collect();
+            if count < oldest.len() {
+                oldest.select_nth_unstable_by_key(count, |(last_used, _)| *last_used);
+                oldest.truncate(count);
+            }
+            oldest.iter().filter_map(|(_, key)| entries.by_key.remove(key)).collect()
         };
         // Freed after the lock.
-        if evicted.is_some() {
-            self.evicted.fetch_add(1, Ordering::Relaxed);
-        }
-        evicted.is_some()
+        self.evicted.fetch_add(evicted.len() as u64, Ordering::Relaxed);
+        evicted.len()
     }
 }
 
