@@ -1,5 +1,6 @@
 //! The command line, one file per command.
 
+pub mod batch;
 pub mod data;
 mod import;
 mod logs;
@@ -37,6 +38,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Choose on the past, judge on the unseen, window by window.
     Walkforward(walkforward::WalkForwardArgs),
+    /// Run many sweeps and walk-forwards, one after another, with a deadline.
+    Batch(batch::BatchArgs),
     /// Run one backtest and write its artefacts.
     Run(run::RunArgs),
     /// Show one row of a run folder: its setting and every metric.
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Walkforward(args) => walkforward::run(&args),
+        Command::Batch(args) => batch::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Show(args) => rows::show(&args),
         Command::Replay(args) => rows::replay_row(&args),

@@ -144,13 +144,7 @@ pub fn run(args: &SweepArgs) -> Result<ExitCode, CommandError> {
 
 /// What the process ends with.
 pub fn exit_code(report: &Report) -> ExitCode {
-    match (report.end, &report.ranked) {
-        (End::Interrupted, _) => ExitCode::Interrupted,
-        (End::Deadline, _) | (End::Complete, None) => ExitCode::Limit,
-        (End::Complete, Some(ranked)) if ranked.summary.count(Verdict::Ok) == 0 => ExitCode::NothingPassed,
-        (End::Complete, Some(ranked)) if ranked.summary.count(Verdict::Failed) > 0 => ExitCode::FailedTrials,
-        (End::Complete, Some(_)) => ExitCode::Done,
-    }
+    report.exit_code()
 }
 
 /// Set by the first Ctrl-C or SIGTERM; a second one ends the process at once. What is committed stays either way.
@@ -247,6 +241,9 @@ fn show_report(report: &Report, args: &SweepArgs) {
     let Some(ranked) = &report.ranked else {
         let why = if report.end == End::Deadline { "time limit reached" } else { "interrupted" };
         say(&format!("{why}; finished chunks are kept in {}", report.folder.display()));
+        if let Some(partial) = &report.partial {
+            say(&format!("ranked so far, and not more than that: {}", partial.csv.display()));
+        }
         let sets: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
         let out = args.out.as_ref().map(|out| format!(" --out {}", out.display())).unwrap_or_default();
         say(&format!("continue with: omega-opt sweep {}{sets}{out}", args.grid.display()));
@@ -404,6 +401,11 @@ pub fn report_json(report: &Report, code: ExitCode) -> Value {
         "cached": report.cached,
         "seconds": report.elapsed.as_secs_f64(),
         "result": ranked,
+        "partial": report.partial.as_ref().map(|partial| json!({
+            "rows": partial.summary.rows,
+            "chunks": partial.chunks,
+            "csv": partial.csv.display().to_string(),
+        })),
         "warnings": report.warnings,
     })
 }

@@ -114,7 +114,7 @@ pub fn run(args: &WalkForwardArgs) -> Result<ExitCode, CommandError> {
         Ok(report) => {
             progress
                 .event("end", json!({ "end": format!("{:?}", report.end), "seconds": report.elapsed.as_secs_f64() }));
-            let code = exit_code(&report);
+            let code = report.exit_code();
             tracing::info!(code = code as u8, seconds = report.elapsed.as_secs_f64(), "end");
             if args.json {
                 let designs = report.result.as_ref().map(|complete| {
@@ -135,19 +135,6 @@ pub fn run(args: &WalkForwardArgs) -> Result<ExitCode, CommandError> {
             }
             Err(error)
         }
-    }
-}
-
-fn exit_code(report: &Report) -> ExitCode {
-    let chose_nothing = |complete: &Complete| {
-        complete.designs.iter().flat_map(|design| &design.windows).all(|window| window.setting.is_none())
-    };
-    match (report.end, &report.result) {
-        (End::Interrupted, _) => ExitCode::Interrupted,
-        (End::Deadline, _) | (End::Complete, None) => ExitCode::Limit,
-        (End::Complete, Some(complete)) if chose_nothing(complete) => ExitCode::NothingPassed,
-        (End::Complete, Some(complete)) if !complete.failures.by_code.is_empty() => ExitCode::FailedTrials,
-        (End::Complete, Some(_)) => ExitCode::Done,
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::chunk::ChunkPlan;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::driver::{self, DriverError, End, Job, Observer, chunk_bytes};
-use crate::error::CommandError;
+use crate::error::{CommandError, ExitCode};
 use crate::fingerprint::Fingerprint;
 use crate::grid::{Length, WalkForward, WindowMode};
 use crate::plan::memory::{Ledger, Reservation};
@@ -87,6 +87,22 @@ pub struct Report {
     pub peak_memory: usize,
 }
 
+impl Report {
+    /// What the process ends with.
+    pub fn exit_code(&self) -> ExitCode {
+        let chose_nothing = |complete: &Complete| {
+            complete.designs.iter().flat_map(|design| &design.windows).all(|window| window.setting.is_none())
+        };
+        match (self.end, &self.result) {
+            (End::Interrupted, _) => ExitCode::Interrupted,
+            (End::Deadline, _) | (End::Complete, None) => ExitCode::Limit,
+            (End::Complete, Some(complete)) if chose_nothing(complete) => ExitCode::NothingPassed,
+            (End::Complete, Some(complete)) if !complete.failures.by_code.is_empty() => ExitCode::FailedTrials,
+            (End::Complete, Some(_)) => ExitCode::Done,
+        }
+    }
+}
+
 /// A complete walk-forward.
 pub struct Complete {
     /// Windows, design by design.
@@ -109,27 +125,13 @@ impl WalkForwardRun {
     /// # Errors
     /// A grid without windows, windows that cannot be laid, data errors, a folder that cannot be used, a cap that is too
     /// small: all before work starts.
-    pub fn open(mut experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
-        let mut windows = understood(&experiment)?;
-        let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
-        let cap = options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap);
-        let ledger = Ledger::new(cap);
-        let environment =
-            Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
-        keep_manifest(&environment, &sources.cache_dir);
-        let (environment, held_back) = hold_back(environment, &experiment, &windows)?;
-        let embargo = match windows.embargo {
-            Some(embargo) => embargo,
-            None => default_embargo(&environment, &experiment),
-        };
-        windows.embargo = Some(embargo);
-        experiment.grid.walk_forward = Some(windows.clone());
-        let layout = lay(&environment, &experiment, &windows, embargo)?;
+    pub fn open(experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
+        let Laid { experiment, windows, environment, held_back, layout, fingerprint, ledger } =
+            Laid::new(experiment, options, sources)?;
         let plan = experiment.chunks();
         let schema = CellSchema::new(&layout);
         let chunk = chunk_bytes(&plan, trial_bytes(&layout, &schema));
         let bars = book_bars(&environment, &experiment, options.threads, &ledger, chunk, 2 * chunk)?;
-        let fingerprint = fingerprint(&experiment, &environment, &layout, &windows);
         let root = output_root(&experiment, options);
         let folder = RunFolder::open(&root, &experiment.grid.name, &fingerprint.hash8(), options.fresh)?;
         let master = execution_master(&experiment.config, &folder)?;
@@ -214,6 +216,12 @@ impl WalkForwardRun {
             layout: &self.layout,
             judges: self.judges(),
         }
+    }
+
+    /// No wave starts later than `most` after the start, nor than the grid allows.
+    pub fn limit_time(&mut self, most: Duration) {
+        let limit = &mut self.experiment.grid.limits.time;
+        *limit = Some(limit.map_or(most, |limit| limit.min(most)));
     }
 
     /// Evaluates what is missing and, when nothing is, chooses, walks the choices and writes the result.
@@ -370,6 +378,40 @@ impl WalkForwardRun {
             "left_out": left_out(experiment),
             "warnings": self.environment.warnings().iter().chain(&experiment.warnings).collect::<Vec<_>>(),
         })
+    }
+}
+
+/// A walk-forward whose windows are laid: what its run folder is called by.
+pub(crate) struct Laid {
+    pub(crate) experiment: Experiment,
+    windows: WalkForward,
+    environment: Environment,
+    held_back: Option<HeldBack>,
+    layout: Layout,
+    pub(crate) fingerprint: Fingerprint,
+    ledger: Ledger,
+}
+
+impl Laid {
+    /// Loads the bars, cuts the holdout off and lays the windows.
+    pub(crate) fn new(mut experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
+        let mut windows = understood(&experiment)?;
+        let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
+        let cap = options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap);
+        let ledger = Ledger::new(cap);
+        let environment =
+            Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
+        keep_manifest(&environment, &sources.cache_dir);
+        let (environment, held_back) = hold_back(environment, &experiment, &windows)?;
+        let embargo = match windows.embargo {
+            Some(embargo) => embargo,
+            None => default_embargo(&environment, &experiment),
+        };
+        windows.embargo = Some(embargo);
+        experiment.grid.walk_forward = Some(windows.clone());
+        let layout = lay(&environment, &experiment, &windows, embargo)?;
+        let fingerprint = fingerprint(&experiment, &environment, &layout, &windows);
+        Ok(Self { experiment, windows, environment, held_back, layout, fingerprint, ledger })
     }
 }
 
