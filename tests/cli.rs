@@ -72,6 +72,7 @@ fn what_there_is_to_do() {
       sweep        Evaluate every setting of a grid file and rank them
       plan         Tell what a sweep will do and take, and run nothing
       walkforward  Choose on the past, judge on the unseen, window by window
+      batch        Run many sweeps and walk-forwards, one after another, with a deadline
       run          Run one backtest and write its artefacts
       show         Show one row of a run folder: its setting and every metric
       replay       Walk one row again and write its four artefacts

@@ -375,7 +375,7 @@ fn read_grids(reader: &mut Reader, at: &At<'_>) -> Option<Vec<String>> {
 fn one_or_several<'a>(reader: &mut Reader, at: &At<'a>) -> Option<Vec<At<'a>>> {
     match &at.node.kind {
         NodeKind::List(items) if items.is_empty() => {
-            reader.wrong(at, "at least one");
+            reader.wrong(at, "a value or a list of at least one");
             None
         }
         NodeKind::List(items) => Some(items.iter().enumerate().map(|(number, node)| at.item(number, node)).collect()),
