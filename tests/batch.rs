@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use cli::{Desk, HEAVY, SMALL, chunk_count, lasting, wait_until};
+use cli::{Desk, HEAVY, SMALL, SmallDisk, chunk_count, lasting, real_data, wait_until};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
@@ -228,7 +228,7 @@ fn killed_three_times_and_continued_gives_the_same_bytes_and_repeats_nothing() {
     let (mut finished, all) = (0, chunks_of_all(&whole));
     for _ in 0..3 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let target = finished + 1 + (random >> 33) as usize % (all / 4);
+        let target = finished + 1 + (random >> 33) as usize % (all / 8);
         let mut child = desk.start("batch night.yaml --out killed --quiet");
         wait_until("chunks", || chunks_of_all(&batch) >= target);
         child.kill().unwrap();
@@ -345,7 +345,7 @@ fn finished_jobs_are_passed_by_until_something_changes() {
     unchanged();
     assert_eq!(modified(&batch), times, "the result of a finished job is not written again");
     insta::assert_snapshot!(page(&batch), @r"
-    # night: complete, exit code 0
+    # night: exit code 0
 
     2 of 2 jobs done.
     Started [TIME]
@@ -581,6 +581,80 @@ fn one_document_for_programs() {
     let kinds: Vec<String> = events(&batch).iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect();
     assert_eq!(kinds.join(" "), "batch_start job_start job_end job_start job_end batch_end");
     assert!(events(&batch).iter().all(|event| event["time_ns"].is_i64()));
+}
+
+#[test]
+fn a_walk_forward_cut_short_has_no_result_and_continues() {
+    let desk = desk();
+    desk.write("windows.yaml", &format!("{HEAVY}walk_forward: {{train: 15d, test: 5d}}\n"));
+    desk.write("night.yaml", "jobs: [{name: windows, kind: walkforward, grid: windows.yaml}]\n");
+    let shown = desk.run("batch night.yaml --out whole --threads 1");
+    assert!(matches!(shown.code, Some(0 | 5)), "{}", shown.stderr);
+    let cut = desk.run("batch night.yaml --out parts --threads 1 --set limits.time=0.001s");
+    assert_eq!(cut.code, Some(7), "{}", cut.stderr);
+    let batch = desk.path().join("parts/night");
+    let folder = job_folders(&batch)["windows"].clone();
+    assert!(chunk_count(&folder) > 0 && chunk_count(&folder) < 105);
+    assert!(!folder.join("windows.csv").exists() && !folder.join("leaderboard.partial.csv").exists());
+    assert!(page(&batch).contains("* **windows** stopped by its own time limit\n"), "{}", page(&batch));
+    let continued = desk.run("batch night.yaml --out parts --threads 2");
+    assert_eq!(continued.code, shown.code, "{}", continued.stderr);
+    assert_nothing_repeated(&batch);
+    assert_same_batch(&desk.path().join("whole/night"), &batch);
+}
+
+#[test]
+fn a_full_disk_ends_resumable_and_the_same_command_goes_on() {
+    let Some(disk) = SmallDisk::new("a full disk", "size=400k") else { return };
+    let desk = desk();
+    desk.write("night.yaml", "name: night\njobs: [{grid: small.yaml, priority: 1}, {grid: heavy.yaml}]\n");
+    let line = format!("batch night.yaml --out {}", disk.path().display());
+    let shown = desk.run(&line);
+    assert_eq!(shown.code, Some(7), "{}", shown.stderr);
+    assert!(shown.stderr.contains("no space left to write it"), "{}", shown.stderr);
+    disk.remount("size=64m");
+    let shown = desk.run(&line);
+    assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+    assert_eq!(desk.run("batch night.yaml --out whole").code, Some(0));
+    let batch = disk.path().join("night");
+    assert_nothing_repeated(&batch);
+    assert_same_batch(&desk.path().join("whole/night"), &batch);
+}
+
+/// Three symbols of real bars, two strategies; the history of one symbol stands elsewhere in time.
+#[test]
+fn three_symbols_of_real_bars_and_two_grids() {
+    let Some(data) = real_data("three_symbols_of_real_bars_and_two_grids") else { return };
+    let desk = desk().env("OMEGA_DATA_PARQUET_ROOT", data);
+    let config = cli::CONFIG.replace("  \"data\": {\"source\": \"synthetic\", \"seed\": 7, \"bars\": 3000},\n", "");
+    desk.write("real.json", &config);
+    desk.write("crossing.yaml", &SMALL.replace("config.json", "real.json"));
+    let breakout = config.replace("sma_cross", "donchian_breakout").replace("{\"lots\": 0.1}", "{}");
+    desk.write("breakout.json", &breakout);
+    desk.write(
+        "breakout.yaml",
+        "name: breakout\nconfig: breakout.json\nparameters: {entry_length: 20..60:10, exit_length: [10, 15]}\n",
+    );
+    desk.write(
+        "night.yaml",
+        "\
+jobs:
+  - grid: [crossing.yaml, breakout.yaml]
+    symbols: [XAGUSD, XAUUSD]
+    set: [start_date=2014-02-03, end_date=2014-12-31]
+  - grid: [crossing.yaml, breakout.yaml]
+    symbols: EURUSD
+    set: [start_date=2025-04-10, end_date=2025-04-30]
+",
+    );
+    let shown = desk.run("batch night.yaml");
+    assert!(matches!(shown.code, Some(0 | 4 | 5)), "{}", shown.stderr);
+    let batch = desk.path().join("results/night");
+    assert!(outcomes(&batch).len() == 6 && outcomes(&batch).iter().all(|(_, how)| how.starts_with("done ")));
+    let before = lasting_of_batch(&batch);
+    let again = desk.run("batch night.yaml --quiet");
+    assert_eq!((again.code, &*again.stderr), (shown.code, ""));
+    assert!(before == lasting_of_batch(&batch));
 }
 
 /// One sweep and the same grid as a job leave the same rows: a job is an ordinary run.

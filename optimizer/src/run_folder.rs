@@ -215,7 +215,8 @@ impl RunFolder {
     }
 }
 
-fn remove_if_there(path: PathBuf) -> Result<(), FileError> {
+/// Removes a file; one that is not there is as good as removed.
+pub(crate) fn remove_if_there(path: PathBuf) -> Result<(), FileError> {
     match fs::remove_file(&path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(FileError::io(path, "remove it", e)),
         _ => Ok(()),

@@ -33,7 +33,7 @@ use crate::objective::{Gates, Objective, Verdict};
 use crate::plan::memory::Ledger;
 use crate::progress::{EventFile, Progress};
 use crate::resume::present;
-use crate::run_folder::{folder_name, take_lock};
+use crate::run_folder::{folder_name, remove_if_there, take_lock};
 use crate::search::group;
 use crate::space::Space;
 use crate::sweep::{ENGINE_VERSION, Experiment, Options, Sweep, cap_of, fingerprint, lock_text};
@@ -461,17 +461,18 @@ impl Batch {
     /// One try of a job; whatever happens in it, even a panic, ends the job alone.
     fn take_turn(&mut self, at: usize, sources: &Sources, stop: &AtomicBool, say: &dyn Fn(&str)) {
         let job = &self.nightly.jobs[at];
-        let mut standing = Standing { tries: self.standings[at].tries + 1, ..Standing::new() };
+        let before = &self.standings[at];
+        let mut standing = Standing { tries: before.tries + 1, found: before.found.clone(), ..Standing::new() };
         let started = Instant::now();
         let talk = |text: &str| say(&format!("[{}/{}] {}: {text}", at + 1, self.nightly.jobs.len(), job.name));
         self.events.write("job_start", json!({ "job": job.name, "try": standing.tries }));
         tracing::info!(job = job.name, attempt = standing.tries, "job starts");
         let tried = isolated(|| self.attempt(job, &mut standing, sources, stop, &talk));
-        standing.elapsed = self.standings[at].elapsed + started.elapsed();
-        standing.evaluated += self.standings[at].evaluated;
         if let Err(error) = tried {
             self.note_failure(&mut standing, &error);
         }
+        standing.elapsed = before.elapsed + started.elapsed();
+        standing.evaluated += before.evaluated;
         let code = standing.code.map(|code| code as u8);
         let (outcome, reason) = (standing.outcome, standing.reason.clone());
         self.events.write(
@@ -505,7 +506,9 @@ impl Batch {
         standing.hint = error.hint();
         standing.again = error.may_pass_later() && !error.is_full();
         if let Some(found) = &mut standing.found {
+            let before = found.trials_finished;
             found.count(&self.folder.join(&found.folder));
+            standing.evaluated = found.trials_finished.saturating_sub(before);
         }
     }
 
@@ -551,7 +554,7 @@ impl Batch {
         say: &dyn Fn(&str),
         run: R,
     ) -> Result<(), CommandError> {
-        let Opened { identity, folder, mut found, cached, objective, gates, ledger } = opened;
+        let Opened { identity, folder, mut found, cached, objective, gates, own_limit, ledger } = opened;
         standing.found = Some(found.clone());
         if found.is_whole()
             && let Some((code, found)) = kept(&self.folder, job, &identity, &folder)
@@ -565,6 +568,8 @@ impl Batch {
             say(&describe(&found, cached));
             standing.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
         }
+        // From here on the result changes: what it was says nothing any more.
+        remove_if_there(outcome_file(&self.folder, job))?;
         let events = folder.join("events.jsonl");
         let progress = Progress::new(found.trials, cached, objective, gates, ledger, &events, self.options.quiet)
             .map_err(|e| FileError::io(events, "open it", e))?;
@@ -589,7 +594,7 @@ impl Batch {
                 standing.end(Outcome::Done, ended.code);
             }
             End::Deadline => {
-                let own = self.left().is_none_or(|left| !left.is_zero());
+                let own = own_limit.is_some_and(|own| left.is_none_or(|left| own < left));
                 standing.reason =
                     Some(format!("stopped by {}", if own { "its own time limit" } else { "the deadline" }));
                 standing.end(Outcome::Partial, ended.code);
@@ -706,6 +711,8 @@ struct Opened {
     cached: u64,
     objective: Objective,
     gates: Gates,
+    /// Time the grid allows.
+    own_limit: Option<Duration>,
     ledger: Ledger,
 }
 
@@ -718,6 +725,7 @@ impl Opened {
             cached,
             objective: experiment.grid.objective.clone(),
             gates: experiment.grid.gates.clone(),
+            own_limit: experiment.grid.limits.time,
             ledger: ledger.clone(),
         }
     }

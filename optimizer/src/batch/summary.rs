@@ -108,7 +108,7 @@ pub struct Night<'a> {
     pub deadline: Option<Timestamp>,
 }
 
-/// `done`, `deadline` …: how a batch ended, in words.
+/// `complete`, `deadline` …: how a batch ended, in a word; complete is one in which every job had its turns.
 pub fn end_text(end: Option<End>) -> &'static str {
     match end {
         None => "running",
@@ -183,7 +183,10 @@ pub fn page(night: &Night<'_>) -> String {
     let zone = night.started.time_zone();
     let clock = |time: &Zoned| time.strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
     let mut lines = vec![
-        format!("# {}: {}, exit code {}", night.name, end_text(night.end), night.code as u8),
+        match night.end {
+            Some(End::Complete) => format!("# {}: exit code {}", night.name, night.code as u8),
+            end => format!("# {}: {}, exit code {}", night.name, end_text(end), night.code as u8),
+        },
         String::new(),
         format!("{}.", counts(night.jobs)),
     ];
@@ -297,6 +300,7 @@ pub fn document(report: &Report) -> Value {
         })
     });
     json!({
+        "name": report.name,
         "end": end_text(Some(report.end)),
         "exit_code": report.code as u8,
         "folder": report.folder.display().to_string(),

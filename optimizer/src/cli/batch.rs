@@ -21,7 +21,7 @@ use crate::progress::show_seconds;
 use crate::search::group;
 use crate::sweep::{Options, usage};
 
-/// Run a night's worth of sweeps and walk-forwards, one after another, until all are done or time is up.
+/// Run many sweeps and walk-forwards, one after another, with a deadline.
 ///
 /// Each job of the file is a grid on a symbol and timeframe, in a run folder of its own below {out}/{name}. A job that
 /// fails stops no other. Finished jobs are passed by, unfinished ones continue, so the same command every night, from

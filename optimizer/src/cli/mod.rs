@@ -38,7 +38,6 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Choose on the past, judge on the unseen, window by window.
     Walkforward(walkforward::WalkForwardArgs),
-    /// Run many sweeps and walk-forwards, one after another, with a deadline.
     Batch(batch::BatchArgs),
     /// Run one backtest and write its artefacts.
     Run(run::RunArgs),
