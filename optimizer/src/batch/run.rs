@@ -406,6 +406,9 @@ impl Batch {
                     return end;
                 }
                 self.take_turn(at, sources, stop, say);
+                if self.standings[at].before {
+                    continue;
+                }
                 // The job's own files are safe; a summary that does not fit now may fit at the end, where it is an error.
                 if let Err(error) = self.write_summary(None) {
                     say(&format!("warning: the summary cannot be written: {error}"));
