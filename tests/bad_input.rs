@@ -328,7 +328,7 @@ fn an_axis_on_a_key_that_changes_the_bars() {
        ·   ───────────
      5 │   fast_length: [5, 10, 20, 40]
        ╰────
-      help: write one grid per value and run them with `omega-opt batch`, or use `--set` for one run
+      help: vary it in a batch (`symbols`, `timeframes`, `variants`), or use `--set` for one run
     ");
     desk.grid("  fast_length:", "  costs.spread_multiplyer: [1, 2]\n  fast_length:");
     insta::assert_snapshot!(desk.refused(RUN), @r"

@@ -73,6 +73,7 @@ fn what_there_is_to_do() {
       plan         Tell what a sweep will do and take, and run nothing
       walkforward  Choose on the past, judge on the unseen, window by window
       merge        Unite the shards of a sweep or walk-forward into its result
+      batch        Run many sweeps and walk-forwards, one after another, with a deadline
       run          Run one backtest and write its artefacts
       show         Show one row of a run folder: its setting and every metric
       replay       Walk one row again and write its four artefacts
@@ -129,6 +130,32 @@ fn what_a_sweep_takes() {
           --json             Print one JSON document with the result to stdout instead of the summary
       -h, --help             Print help
       -V, --version          Print version
+    ");
+}
+
+#[test]
+fn what_a_batch_does_and_ends_with() {
+    let desk = Desk::new();
+    let shown = desk.run("batch --help");
+    assert_eq!((shown.code, &*shown.stderr), (Some(0), ""));
+    let before_options = shown.stdout.split("Options:").next().unwrap();
+    insta::assert_snapshot!(desk.redact(before_options), @r"
+    Run many sweeps and walk-forwards, one after another, with a deadline.
+
+    Each job of the file is a grid on a symbol and timeframe, in a run folder of its own below
+    {out}/{name}. A job that fails stops no other. Finished jobs are passed by, unfinished ones
+    continue, so the same command every night, from cron or a systemd timer, works the list off. At the
+    deadline the running wave ends, sweeps rank what is finished into leaderboard.partial.parquet and
+    .csv, and the exit code is 7. Writes batch.parquet, batch.csv (one row per job) and batch.md (the
+    night, for people).
+
+    Exit codes of several jobs at once, the first that applies: 130, 7, 1, 2, 3, 5, 4, 0.
+
+    Usage: omega-opt batch [OPTIONS] <NIGHTLY>
+
+    Arguments:
+      <NIGHTLY>
+              Batch file (YAML)
     ");
 }
 

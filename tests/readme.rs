@@ -226,7 +226,9 @@ fn the_grids_are_read() {
     let clone = Clone::new(&blocks);
     assert!(clone.grids.len() >= 2);
     for grid in &clone.grids {
-        let output = clone.omega_opt().args(["sweep", grid, "--dry-run"]).output().unwrap();
+        let text = fs::read_to_string(clone.folder.path().join(grid)).unwrap();
+        let command = if text.contains("\njobs:\n") { "batch" } else { "sweep" };
+        let output = clone.omega_opt().args([command, grid, "--dry-run"]).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{grid}:\n{}", printed(&output));
     }
     let results = clone.folder.path().join("results");

@@ -141,9 +141,15 @@ fn a_time_limit_ends_resumable() {
     exit 7
     heavy: 840 settings of mean_reversion_z_score on EURUSD M5
     time limit reached; finished chunks are kept in limited/heavy-[HASH]
+    ranked so far, and not more than that: limited/heavy-[HASH]/leaderboard.partial.csv
     continue with: omega-opt sweep heavy.yaml --set 'limits.time=0.1s' --out limited
     ");
-    assert!(chunk_count(&desk.run_folder("limited")) < CHUNKS);
+    let folder = desk.run_folder("limited");
+    let chunks = chunk_count(&folder);
+    assert!(chunks < CHUNKS);
+    // Eight settings a chunk, below a header. That the rows are those of the chunks is shown in tests/batch.rs.
+    assert_eq!(fs::read_to_string(folder.join("leaderboard.partial.csv")).unwrap().lines().count(), 1 + 8 * chunks);
+    assert!(!folder.join("leaderboard.csv").exists());
     let shown = desk.run("sweep heavy.yaml --out limited");
     assert_eq!(shown.code, Some(0), "{}", shown.stderr);
     assert_same(&uninterrupted(&desk), &desk.run_folder("limited"));

@@ -568,7 +568,8 @@ fn the_commands_of_the_cluster_page_run() {
         let command = command.replace("/shared", &shared.to_string_lossy()).replace("32", "2");
         let command = command.replace("omega-opt", &binary.to_string_lossy());
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(&command).current_dir(desk.path()).env("OMEGA_CACHE_DIR", cli::cache());
+        shell.arg("-c").arg(&command).current_dir(desk.path());
+        shell.env("OMEGA_CACHE_DIR", cli::cache()).env_remove("OMEGA_DATA_PARQUET_ROOT");
         let output = shell.envs(env.iter().copied()).output().unwrap();
         assert!(output.status.success(), "{command}\n{}", String::from_utf8_lossy(&output.stderr));
     };

@@ -90,6 +90,33 @@ pub enum CommandError {
     },
 }
 
+impl ExitCode {
+    /// Codes of what several runs came to, the one that stands for all of them first: what continues by itself before what
+    /// needs a person, and both before what is done.
+    const BY_WEIGHT: [Self; 9] = [
+        Self::Interrupted,
+        Self::Limit,
+        Self::Internal,
+        Self::Usage,
+        Self::Data,
+        Self::Mismatch,
+        Self::NothingPassed,
+        Self::FailedTrials,
+        Self::Done,
+    ];
+
+    /// The code of several runs together; [`ExitCode::Done`] of none.
+    pub fn of_all(codes: impl IntoIterator<Item = Self>) -> Self {
+        let weight = |code: &Self| Self::BY_WEIGHT.iter().position(|other| other == code);
+        codes.into_iter().min_by_key(weight).unwrap_or(Self::Done)
+    }
+
+    /// The code of a number.
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::BY_WEIGHT.into_iter().find(|code| *code as u8 == number)
+    }
+}
+
 impl CommandError {
     /// The code the process ends with.
     pub fn exit_code(&self) -> ExitCode {
@@ -134,6 +161,21 @@ impl CommandError {
         }
     }
 
+    /// The same command may succeed later although nobody changes its input: what failed is the system, a file that may
+    /// yet arrive, a folder that another process may yet leave. A wrong grid, refused bars or a cap that is too small
+    /// fail the same way every time.
+    pub fn may_pass_later(&self) -> bool {
+        match self {
+            Self::Engine(error) => matches!(error, Error::DataFile { .. } | Error::Internal(_)),
+            Self::Folder(error) => matches!(error, FolderError::InUse { .. } | FolderError::File(_)),
+            Self::Chunk(error) => matches!(error, ChunkError::Damaged { .. } | ChunkError::File(_)),
+            Self::Leaderboard(LeaderboardError::Memory { .. }) | Self::Driver(DriverError::Memory { .. }) => false,
+            Self::File(_) | Self::Driver(_) | Self::Leaderboard(_) | Self::Replay(_) => true,
+            Self::Merge(MergeError::File(_)) => true,
+            Self::Input(_) | Self::Memory { .. } | Self::AllFailed { .. } | Self::Merge(_) => false,
+        }
+    }
+
     /// The disk is full; what is finished stays and the run can go on later.
     pub fn is_full(&self) -> bool {
         match self {
@@ -167,6 +209,18 @@ mod tests {
     use super::*;
 
     /// config-and-errors §8.4: a caught panic and an error end the trial they happen in, with their code.
+    #[test]
+    fn several_codes_become_the_heaviest() {
+        use ExitCode::*;
+        assert_eq!(ExitCode::of_all([]), Done);
+        assert_eq!(ExitCode::of_all([Done, FailedTrials, NothingPassed]), NothingPassed);
+        assert_eq!(ExitCode::of_all([NothingPassed, Data, Done]), Data);
+        assert_eq!(ExitCode::of_all([Usage, Limit, FailedTrials]), Limit);
+        assert_eq!(ExitCode::of_all([Limit, Interrupted, Internal]), Interrupted);
+        assert!(ExitCode::BY_WEIGHT.iter().all(|code| ExitCode::of_number(*code as u8) == Some(*code)));
+        assert_eq!(ExitCode::of_number(8), None);
+    }
+
     #[test]
     fn a_panic_becomes_an_error_with_its_text() {
         let said = |work: &dyn Fn() -> Result<(), Error>| {

@@ -1,6 +1,7 @@
 //! Many backtests, judged.
 
 pub mod atomic;
+pub mod batch;
 pub mod chunk;
 pub mod cli;
 pub mod diagnostic;

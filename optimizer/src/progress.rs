@@ -23,6 +23,32 @@ const REDRAW: Duration = Duration::from_millis(200);
 /// Distance of plain lines.
 const PLAIN: Duration = Duration::from_secs(10);
 
+/// A file of JSON lines, one per event, each with the time of the clock. It is for people and their tools: a line that
+/// cannot be written is lost.
+pub struct EventFile(Mutex<File>);
+
+impl EventFile {
+    /// Opens a file for more lines.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(Mutex::new(OpenOptions::new().create(true).append(true).open(path)?)))
+    }
+
+    /// Appends an event: `time_ns`, `event` and the fields.
+    pub fn write(&self, kind: &str, fields: Value) {
+        let mut line = json!({ "time_ns": now_ns(), "event": kind });
+        if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {
+            line.extend(fields);
+        }
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // One write, so that a kill leaves no half line for the next start to go on with. A full disk shows at the next
+        // chunk, which matters.
+        let _ = file.write_all(format!("{line}\n").as_bytes());
+    }
+}
+
 /// Follows a sweep and shows it.
 pub struct Progress {
     total: u64,
@@ -36,7 +62,7 @@ pub struct Progress {
     started: Instant,
     waited: Duration,
     phases: Mutex<BTreeMap<Phase, Duration>>,
-    events: Mutex<File>,
+    events: EventFile,
     finished: AtomicBool,
     wake: (Mutex<()>, Condvar),
     bar: Option<ProgressBar>,
@@ -57,7 +83,7 @@ impl Progress {
         events: &Path,
         quiet: bool,
     ) -> io::Result<Self> {
-        let events = OpenOptions::new().create(true).append(true).open(events)?;
+        let events = EventFile::open(events)?;
         let bar = (!quiet && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
@@ -78,7 +104,7 @@ impl Progress {
             started: Instant::now(),
             waited: waited_for_disk(),
             phases: Mutex::default(),
-            events: Mutex::new(events),
+            events,
             finished: AtomicBool::new(false),
             wake: (Mutex::new(()), Condvar::new()),
             bar,
@@ -130,14 +156,7 @@ impl Progress {
 
     /// Appends an event with the time of the clock.
     pub fn event(&self, kind: &str, fields: Value) {
-        let mut line = json!({ "time_ns": now_ns(), "event": kind });
-        if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {
-            line.extend(fields);
-        }
-        let mut file = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        // One write, so that a kill leaves no half line for the next start to go on with. The event file is for people;
-        // a full disk shows at the next chunk, which matters.
-        let _ = file.write_all(format!("{line}\n").as_bytes());
+        self.events.write(kind, fields);
     }
 
     /// Seconds per phase, threads added up, and of waiting for the disk (which chunk files and ranking contain).

@@ -1,11 +1,11 @@
 //! What a run folder already holds: which chunks are finished and sound, and which had to be set aside.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::atomic::sync_dir;
-use crate::chunk::{ChunkError, ChunkPlan, read_chunk, set_aside};
+use crate::chunk::{ChunkError, ChunkPlan, file_name, read_chunk, set_aside};
 use crate::fingerprint::Fingerprint;
 use crate::row::RowSchema;
 use crate::run_folder::RunFolder;
@@ -47,6 +47,11 @@ impl Finished {
     }
 }
 
+/// Own chunks of the plan whose files are in `folder`, ascending; a chunk file is whole or absent.
+pub fn present(folder: &Path, plan: &ChunkPlan) -> Vec<u64> {
+    plan.own().filter(|index| folder.join(file_name(*index)).exists()).collect()
+}
+
 /// Reads and checks every own chunk of the plan that is there, on up to `threads` threads, each holding one chunk in
 /// memory. Damaged ones are moved to `chunks/damaged/`; one of another run, or of a newer format, is an error and
 /// nothing is moved for it.
@@ -68,7 +73,7 @@ pub(crate) fn scan_with(
     threads: usize,
     check: &(dyn Fn(u64) -> Result<(), ChunkError> + Sync),
 ) -> Result<Finished, ChunkError> {
-    let present: Vec<u64> = plan.own().filter(|index| folder.chunk(*index).exists()).collect();
+    let present = present(&folder.chunks(), plan);
     let next = AtomicU64::new(0);
     let verdicts = Mutex::new(Vec::with_capacity(present.len()));
     let work = || {

@@ -146,6 +146,26 @@ impl RunFolder {
         self.path.join("leaderboard.csv")
     }
 
+    /// The rows of the finished chunks, ranked, where a sweep ended before all of them were there.
+    pub fn partial_parquet(&self) -> PathBuf {
+        self.path.join("leaderboard.partial.parquet")
+    }
+
+    /// The best of them, for people.
+    pub fn partial_csv(&self) -> PathBuf {
+        self.path.join("leaderboard.partial.csv")
+    }
+
+    /// What they are part of, and how large a part.
+    pub fn partial_manifest(&self) -> PathBuf {
+        self.path.join("manifest.partial.json")
+    }
+
+    /// Removes the partial files: the whole is there.
+    pub fn remove_partial(&self) -> Result<(), FileError> {
+        [self.partial_parquet(), self.partial_csv(), self.partial_manifest()].into_iter().try_for_each(remove_if_there)
+    }
+
     /// Folder of the artefacts of the best rows.
     pub fn top(&self) -> PathBuf {
         self.path.join("top")
@@ -203,15 +223,22 @@ impl RunFolder {
         let chunks = self.chunks();
         fs::remove_dir_all(&chunks).map_err(|e| FileError::io(&chunks, "remove it", e))?;
         fs::create_dir_all(&chunks).map_err(|e| FileError::io(&chunks, "create it", e))?;
-        match fs::remove_file(self.grid_lock()) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(FileError::io(self.grid_lock(), "remove it", e)),
-            _ => Ok(()),
-        }
+        self.remove_partial()?;
+        remove_if_there(self.grid_lock())
     }
 }
 
-/// The lock file stands under `logs/`: its contents may differ between two equal runs.
-fn take_lock(folder: &Path) -> Result<File, FolderError> {
+/// Removes a file; one that is not there is as good as removed.
+pub(crate) fn remove_if_there(path: PathBuf) -> Result<(), FileError> {
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(FileError::io(path, "remove it", e)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes this process the owner of a folder until the file returned is dropped. The lock file stands under `logs/`,
+/// which must be there: its contents may differ between two equal runs.
+pub(crate) fn take_lock(folder: &Path) -> Result<File, FolderError> {
     let path = folder.join("logs").join("owner.lock");
     let failed = |e| FileError::io(&path, "lock it", e);
     let mut file =

@@ -1,6 +1,7 @@
 //! A whole sweep: the grid understood, the bars loaded, every setting evaluated, the rows ranked, the best shown.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,10 +15,11 @@ use engine::units::Timeframe;
 use engine::{Error, Violation};
 use serde_json::{Value, json};
 
+use crate::atomic::write_atomic;
 use crate::chunk::{ChunkPlan, Kept};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::driver::{self, End, Job, Observer, Phase, chunk_bytes, unit_bytes};
-use crate::error::CommandError;
+use crate::error::{CommandError, ExitCode};
 use crate::fingerprint::Fingerprint;
 use crate::grid::{CsvRows, Grid};
 use crate::leaderboard::{self, Summary, Targets};
@@ -26,7 +28,7 @@ use crate::objective::Verdict;
 use crate::plan::memory::{Ledger, Reservation};
 use crate::plan::places::SHARE;
 use crate::replay::{Provenance, replay};
-use crate::resume::{Finished, scan};
+use crate::resume::{Finished, present, scan};
 use crate::reuse::{self, Earlier};
 use crate::row::RowSchema;
 use crate::rows::{Rows, trial_bytes};
@@ -271,6 +273,8 @@ pub struct Report {
     pub reused: u64,
     /// The leaderboard, if the sweep is complete.
     pub ranked: Option<Ranked>,
+    /// The ranked rows of the finished chunks, if time ran out and there is at least one.
+    pub partial: Option<Partial>,
     /// Chunk files that were damaged and set aside.
     pub damaged: Vec<String>,
     /// What may change money or was left out.
@@ -279,6 +283,31 @@ pub struct Report {
     pub elapsed: Duration,
     /// Highest booked memory in bytes.
     pub peak_memory: usize,
+}
+
+impl Report {
+    /// What the process ends with.
+    pub fn exit_code(&self) -> ExitCode {
+        match (self.end, &self.ranked) {
+            (End::Interrupted, _) => ExitCode::Interrupted,
+            (End::Complete, None) if self.shard.is_some() => ExitCode::Done,
+            (End::Deadline, _) | (End::Complete, None) => ExitCode::Limit,
+            (End::Complete, Some(ranked)) if ranked.summary.count(Verdict::Ok) == 0 => ExitCode::NothingPassed,
+            (End::Complete, Some(ranked)) if ranked.summary.count(Verdict::Failed) > 0 => ExitCode::FailedTrials,
+            (End::Complete, Some(_)) => ExitCode::Done,
+        }
+    }
+}
+
+/// What a sweep leaves that ran out of time: valid, marked as partial in name, metadata and manifest, and gone as soon as
+/// the sweep is complete.
+pub struct Partial {
+    /// Counts and best rows of the finished chunks.
+    pub summary: Summary,
+    /// How many chunks that are.
+    pub chunks: u64,
+    /// The best rows, for people; the Parquet file of all of them stands beside it.
+    pub csv: PathBuf,
 }
 
 /// A complete sweep, ranked.
@@ -428,7 +457,14 @@ impl Sweep {
         kept.cloned().chain(damaged).collect()
     }
 
-    /// Evaluates what is missing and, when nothing is, ranks all rows and writes the best ones out.
+    /// No wave starts later than `most` after the start, nor than the grid allows.
+    pub fn limit_time(&mut self, most: Duration) {
+        let limit = &mut self.experiment.grid.limits.time;
+        *limit = Some(limit.map_or(most, |limit| limit.min(most)));
+    }
+
+    /// Evaluates what is missing and, when nothing is, ranks all rows and writes the best ones out. Where time runs out
+    /// first, ranks the rows of the finished chunks.
     ///
     /// # Errors
     /// Files that cannot be written; finished chunks stay.
@@ -463,9 +499,10 @@ impl Sweep {
         let elapsed = started.elapsed();
         self.earlier.release();
         let ranking = Instant::now();
-        let ranked = match end {
-            End::Complete if self.plan.shard().is_none() => Some(self.rank()?),
-            End::Complete | End::Interrupted | End::Deadline => None,
+        let (ranked, partial) = match end {
+            End::Complete if self.plan.shard().is_none() => (Some(self.rank()?), None),
+            End::Deadline if self.plan.shard().is_none() => (None, self.rank_part()?),
+            End::Complete | End::Deadline | End::Interrupted => (None, None),
         };
         observer.took(Phase::Rank, ranking.elapsed());
         Ok(Report {
@@ -478,6 +515,7 @@ impl Sweep {
             damaged: self.finished.damaged.iter().map(|chunk| chunk.moved_to.display().to_string()).collect(),
             warnings: self.warnings(),
             ranked,
+            partial,
             elapsed,
             peak_memory: self.ledger.peak(),
         })
@@ -487,29 +525,10 @@ impl Sweep {
         // Columns are not needed any more; ranking may use their room.
         self.environment.release_memory(usize::MAX);
         let grid = &self.experiment.grid;
-        let targets = Targets {
-            parquet: self.folder.leaderboard_parquet(),
-            csv: self.folder.leaderboard_csv(),
-            csv_rows: match grid.output.csv {
-                CsvRows::All => None,
-                CsvRows::Best(rows) => Some(rows),
-            },
-            top: usize::try_from(grid.output.top).unwrap_or(usize::MAX).max(5),
-        };
-        let chunks = self.folder.chunks();
-        let sources = leaderboard::Sources {
-            kept: &self.kept,
-            threads: self.threads,
-            chunks: &chunks,
-            plan: self.plan,
-            schema: &self.schema,
-            fingerprint: &self.fingerprint,
-            objective: &grid.objective,
-            gates: &grid.gates,
-        };
-        let summary = leaderboard::write(&sources, &targets, &self.ledger)?;
+        let summary = self.leaderboard(None, self.folder.leaderboard_parquet(), self.folder.leaderboard_csv())?;
         let top = self.write_top(&summary)?;
-        self.write_manifest(&summary)?;
+        self.folder.write_manifest(&pretty(&self.manifest(&summary)))?;
+        self.folder.remove_partial()?;
         if summary.rows > 0 && summary.count(Verdict::Failed) == summary.rows {
             let (code, reason) = summary.first_failure.unwrap_or_default();
             return Err(CommandError::AllFailed { trials: summary.rows, code, reason });
@@ -520,6 +539,46 @@ impl Sweep {
         let varies = space.columns().iter().map(|column| space.axes()[column.axis].len() > 1).collect();
         let failures = summary.failures.clone();
         Ok(Ranked { summary, failures, gates, top, params, varies })
+    }
+
+    /// Ranks the rows of the chunks that are there; none if none is.
+    fn rank_part(&self) -> Result<Option<Partial>, CommandError> {
+        let chunks = present(&self.folder.chunks(), &self.plan);
+        if chunks.is_empty() {
+            return Ok(None);
+        }
+        self.environment.release_memory(usize::MAX);
+        let csv = self.folder.partial_csv();
+        let summary = self.leaderboard(Some(&chunks), self.folder.partial_parquet(), csv.clone())?;
+        let mut manifest = self.manifest(&summary);
+        let chunks = chunks.len() as u64;
+        manifest["partial"] = json!({ "chunks": chunks, "of": self.plan.count() });
+        let path = self.folder.partial_manifest();
+        write_atomic(path, |file| file.write_all(pretty(&manifest).as_bytes()))?;
+        Ok(Some(Partial { summary, chunks, csv }))
+    }
+
+    /// Ranks the rows of some chunks, or of all, into two files.
+    fn leaderboard(&self, only: Option<&[u64]>, parquet: PathBuf, csv: PathBuf) -> Result<Summary, CommandError> {
+        let grid = &self.experiment.grid;
+        let csv_rows = match grid.output.csv {
+            CsvRows::All => None,
+            CsvRows::Best(rows) => Some(rows),
+        };
+        let top = usize::try_from(grid.output.top).unwrap_or(usize::MAX).max(5);
+        let chunks = self.folder.chunks();
+        let sources = leaderboard::Sources {
+            kept: &self.kept,
+            threads: self.threads,
+            chunks: &chunks,
+            only,
+            plan: self.plan,
+            schema: &self.schema,
+            fingerprint: &self.fingerprint,
+            objective: &grid.objective,
+            gates: &grid.gates,
+        };
+        Ok(leaderboard::write(&sources, &Targets { parquet, csv, csv_rows, top }, &self.ledger)?)
     }
 
     /// Artefacts of the best settings that have a score; folders of an earlier ranking give way.
@@ -545,11 +604,11 @@ impl Sweep {
         Ok(folders)
     }
 
-    fn write_manifest(&self, summary: &Summary) -> Result<(), CommandError> {
+    fn manifest(&self, summary: &Summary) -> Value {
         let experiment = &self.experiment;
         let counts: serde_json::Map<String, Value> =
             Verdict::ALL.into_iter().map(|v| (v.as_str().to_owned(), Value::from(summary.count(v)))).collect();
-        let document = json!({
+        json!({
             "format_version": 1,
             "engine_version": ENGINE_VERSION,
             "name": experiment.grid.name,
@@ -578,15 +637,16 @@ impl Sweep {
             "csv_left_out": summary.csv_left_out(),
             "gates": experiment.grid.gates.texts().zip(&summary.gates).map(|(gate, passed)| json!({"gate": gate, "passed": passed})).collect::<Vec<_>>(),
             "warnings": self.environment.warnings().iter().chain(&experiment.warnings).collect::<Vec<_>>(),
-        });
-        let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
-        text.push('\n');
-        Ok(self.folder.write_manifest(&text)?)
+        })
     }
 
     fn left_out(&self) -> Vec<Value> {
         left_out(&self.experiment)
     }
+}
+
+fn pretty(document: &Value) -> String {
+    format!("{document:#}\n")
 }
 
 /// Rows that are walked, by reason.

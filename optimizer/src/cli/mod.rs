@@ -1,5 +1,6 @@
 //! The command line, one file per command.
 
+pub mod batch;
 pub mod data;
 mod import;
 mod logs;
@@ -44,6 +45,7 @@ enum Command {
     Walkforward(walkforward::WalkForwardArgs),
     /// Unite the shards of a sweep or walk-forward into its result.
     Merge(merge::MergeArgs),
+    Batch(batch::BatchArgs),
     /// Run one backtest and write its artefacts.
     Run(run::RunArgs),
     /// Show one row of a run folder: its setting and every metric.
@@ -75,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Walkforward(args) => walkforward::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Batch(args) => batch::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Show(args) => rows::show(&args),
         Command::Replay(args) => rows::replay_row(&args),

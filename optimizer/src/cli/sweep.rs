@@ -194,14 +194,7 @@ pub(super) fn follow(sweep: Sweep, talk: &Talk) -> Result<ExitCode, CommandError
 
 /// What the process ends with.
 pub fn exit_code(report: &Report) -> ExitCode {
-    match (report.end, &report.ranked) {
-        (End::Interrupted, _) => ExitCode::Interrupted,
-        (End::Complete, None) if report.shard.is_some() => ExitCode::Done,
-        (End::Deadline, _) | (End::Complete, None) => ExitCode::Limit,
-        (End::Complete, Some(ranked)) if ranked.summary.count(Verdict::Ok) == 0 => ExitCode::NothingPassed,
-        (End::Complete, Some(ranked)) if ranked.summary.count(Verdict::Failed) > 0 => ExitCode::FailedTrials,
-        (End::Complete, Some(_)) => ExitCode::Done,
-    }
+    report.exit_code()
 }
 
 /// Set by the first Ctrl-C or SIGTERM; a second one ends the process at once. What is committed stays either way.
@@ -306,7 +299,7 @@ pub(super) fn introduce_shard(plan: &ChunkPlan) {
 }
 
 /// Says what comes next after a run that left no result: it did not end, or it was a shard.
-pub(super) fn show_unfinished(end: End, shard: Option<Shard>, folder: &Path, again: &str) {
+pub(super) fn show_unfinished(end: End, shard: Option<Shard>, folder: &Path, partial: Option<&Path>, again: &str) {
     match (end, shard) {
         (End::Complete, Some(shard)) => {
             say(&format!("shard {shard} is finished, in {}; it has no leaderboard of its own", folder.display()));
@@ -319,6 +312,9 @@ pub(super) fn show_unfinished(end: End, shard: Option<Shard>, folder: &Path, aga
         _ => {
             let why = if end == End::Deadline { "time limit reached" } else { "interrupted" };
             say(&format!("{why}; finished chunks are kept in {}", folder.display()));
+            if let Some(partial) = partial {
+                say(&format!("ranked so far, and not more than that: {}", partial.display()));
+            }
             say(&format!("continue with: {again}"));
         }
     }
@@ -328,7 +324,8 @@ fn show_report(report: &Report, again: &str) {
     let evaluated = report.trials - report.cached - report.reused;
     let seconds = report.elapsed.as_secs_f64();
     let Some(ranked) = &report.ranked else {
-        return show_unfinished(report.end, report.shard, &report.folder, again);
+        let partial = report.partial.as_ref().map(|partial| partial.csv.as_path());
+        return show_unfinished(report.end, report.shard, &report.folder, partial, again);
     };
     let summary = &ranked.summary;
     let rate = if seconds > 0.0 { evaluated as f64 / seconds } else { 0.0 };
@@ -490,6 +487,11 @@ pub fn report_json(report: &Report, code: ExitCode) -> Value {
         "reused": report.reused,
         "seconds": report.elapsed.as_secs_f64(),
         "result": ranked,
+        "partial": report.partial.as_ref().map(|partial| json!({
+            "rows": partial.summary.rows,
+            "chunks": partial.chunks,
+            "csv": partial.csv.display().to_string(),
+        })),
         "warnings": report.warnings,
     })
 }

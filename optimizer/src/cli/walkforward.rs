@@ -131,7 +131,7 @@ pub(super) fn follow(run: WalkForwardRun, talk: &Talk) -> Result<ExitCode, Comma
         Ok(report) => {
             progress
                 .event("end", json!({ "end": format!("{:?}", report.end), "seconds": report.elapsed.as_secs_f64(), "reused": report.reused }));
-            let code = exit_code(&report);
+            let code = report.exit_code();
             tracing::info!(code = code as u8, seconds = report.elapsed.as_secs_f64(), "end");
             if talk.json {
                 let designs = report.result.as_ref().map(|complete| {
@@ -152,20 +152,6 @@ pub(super) fn follow(run: WalkForwardRun, talk: &Talk) -> Result<ExitCode, Comma
             }
             Err(error)
         }
-    }
-}
-
-fn exit_code(report: &Report) -> ExitCode {
-    let chose_nothing = |complete: &Complete| {
-        complete.designs.iter().flat_map(|design| &design.windows).all(|window| window.setting.is_none())
-    };
-    match (report.end, &report.result) {
-        (End::Interrupted, _) => ExitCode::Interrupted,
-        (End::Complete, None) if report.shard.is_some() => ExitCode::Done,
-        (End::Deadline, _) | (End::Complete, None) => ExitCode::Limit,
-        (End::Complete, Some(complete)) if chose_nothing(complete) => ExitCode::NothingPassed,
-        (End::Complete, Some(complete)) if !complete.failures.by_code.is_empty() => ExitCode::FailedTrials,
-        (End::Complete, Some(_)) => ExitCode::Done,
     }
 }
 
@@ -223,7 +209,7 @@ fn day(ns: i64) -> String {
 
 fn show_report(report: &Report, again: &str) {
     let Some(complete) = &report.result else {
-        return show_unfinished(report.end, report.shard, &report.folder, again);
+        return show_unfinished(report.end, report.shard, &report.folder, None, again);
     };
     let evaluated = report.trials - report.cached - report.reused;
     let seconds = report.elapsed.as_secs_f64();

@@ -65,7 +65,7 @@ const AXES: [(&str, ValueType); 26] = [
 ];
 
 const BARS: &str = "it changes the bars, and all settings of a sweep are judged on identical bars";
-const BATCH: &str = "write one grid per value and run them with `omega-opt batch`, or use `--set` for one run";
+const BATCH: &str = "vary it in a batch (`symbols`, `timeframes`, `variants`), or use `--set` for one run";
 
 /// First parts of keys that may not be axes.
 const REFUSED: [(&str, &str, &str); 16] = [

@@ -7,8 +7,8 @@
 mod axes;
 pub mod config_keys;
 mod lock;
-mod reader;
-mod sections;
+pub(crate) mod reader;
+pub(crate) mod sections;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,9 +84,7 @@ impl Grid {
     pub fn load(path: &Path) -> Result<Self, Box<Diagnostics>> {
         let document = Document::read(path, path.display().to_string())?;
         let folder = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let stem: String = stem.chars().map(|c| if is_name_char(c) { c } else { '-' }).take(64).collect();
-        Self::parse(document, &folder, &stem)
+        Self::parse(document, &folder, &stem_of(path))
     }
 
     /// Reads a grid from a document; `folder` is where relative paths start, `stem` names a grid without a name.
@@ -280,11 +278,18 @@ fn set_parameter(root: &mut Node, key: &str, key_span: &Span, value: Node) -> Re
     Ok(())
 }
 
-fn is_name_char(c: char) -> bool {
+/// The name of a file that names itself nowhere: that of the file without its ending, as far as a folder can have it.
+pub(crate) fn stem_of(path: &Path) -> String {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    stem.chars().map(|c| if is_name_char(c) { c } else { '-' }).take(64).collect()
+}
+
+/// Letters, digits, `-`, `_`, `.`: what names of run folders are made of.
+pub(crate) fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
 
-fn read_name(reader: &mut Reader, at: &At<'_>) -> Option<String> {
+pub(crate) fn read_name(reader: &mut Reader, at: &At<'_>) -> Option<String> {
     let text = reader.text(at)?;
     if text.is_empty() || text.len() > 64 || text.starts_with('.') || !text.chars().all(is_name_char) {
         // It becomes the name of a folder.

@@ -8,23 +8,23 @@ use crate::expression::ExpressionError;
 
 /// Collects what is wrong while a document is read.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
-    pub(super) found: Diagnostics,
+pub(crate) struct Reader {
+    pub(crate) found: Diagnostics,
 }
 
 /// One value about to be read, with the path it is reported under.
 #[derive(Debug, Clone)]
-pub(super) struct At<'a> {
-    pub(super) path: String,
-    pub(super) node: &'a Node,
+pub(crate) struct At<'a> {
+    pub(crate) path: String,
+    pub(crate) node: &'a Node,
 }
 
 impl<'a> At<'a> {
-    pub(super) fn key(&self, key: &str) -> Option<At<'a>> {
+    pub(crate) fn key(&self, key: &str) -> Option<At<'a>> {
         self.node.get(key).filter(|node| !node.is_null()).map(|node| At { path: join(&self.path, key), node })
     }
 
-    pub(super) fn item(&self, index: usize, node: &'a Node) -> At<'a> {
+    pub(crate) fn item(&self, index: usize, node: &'a Node) -> At<'a> {
         At { path: format!("{}[{index}]", self.path), node }
     }
 }
@@ -34,11 +34,11 @@ fn join(path: &str, key: &str) -> String {
 }
 
 impl Reader {
-    pub(super) fn fault(&mut self, span: &Span, path: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn fault(&mut self, span: &Span, path: impl Into<String>, message: impl Into<String>) {
         self.found.push(Diagnostic::new(Some(span.clone()), path, message));
     }
 
-    pub(super) fn fault_with_hint(
+    pub(crate) fn fault_with_hint(
         &mut self,
         span: &Span,
         path: impl Into<String>,
@@ -51,12 +51,12 @@ impl Reader {
     }
 
     /// `rule` is broken by the value found.
-    pub(super) fn wrong(&mut self, at: &At<'_>, rule: &str) {
+    pub(crate) fn wrong(&mut self, at: &At<'_>, rule: &str) {
         self.fault(&at.node.span, at.path.clone(), format!("must be {rule}, got {}", at.node.describe()));
     }
 
     /// A culprit inside an expression; its place is found in the text as written, whatever quotes surround it.
-    pub(super) fn expression(&mut self, at: &At<'_>, text: &str, error: ExpressionError) {
+    pub(crate) fn expression(&mut self, at: &At<'_>, text: &str, error: ExpressionError) {
         let span = &at.node.span;
         let place = span
             .text()
@@ -66,7 +66,7 @@ impl Reader {
     }
 
     /// The entries of a map whose keys are all known.
-    pub(super) fn map<'a>(&mut self, at: &At<'a>, known: &[&str]) -> &'a [Entry] {
+    pub(crate) fn map<'a>(&mut self, at: &At<'a>, known: &[&str]) -> &'a [Entry] {
         let Some(entries) = at.node.as_map() else {
             self.wrong(at, "a map");
             return &[];
@@ -84,14 +84,14 @@ impl Reader {
         entries
     }
 
-    pub(super) fn list<'a>(&mut self, at: &At<'a>) -> &'a [Node] {
+    pub(crate) fn list<'a>(&mut self, at: &At<'a>) -> &'a [Node] {
         at.node.as_list().unwrap_or_else(|| {
             self.wrong(at, "a list");
             &[]
         })
     }
 
-    pub(super) fn text<'a>(&mut self, at: &At<'a>) -> Option<&'a str> {
+    pub(crate) fn text<'a>(&mut self, at: &At<'a>) -> Option<&'a str> {
         let text = at.node.as_text();
         if text.is_none() {
             self.wrong(at, "text");
@@ -99,7 +99,7 @@ impl Reader {
         text
     }
 
-    pub(super) fn flag(&mut self, at: &At<'_>) -> Option<bool> {
+    pub(crate) fn flag(&mut self, at: &At<'_>) -> Option<bool> {
         match at.node.kind {
             NodeKind::Bool(flag) => Some(flag),
             _ => {
@@ -110,7 +110,7 @@ impl Reader {
     }
 
     /// A whole number in `min ..= max`.
-    pub(super) fn whole(&mut self, at: &At<'_>, min: u64, max: u64) -> Option<u64> {
+    pub(crate) fn whole(&mut self, at: &At<'_>, min: u64, max: u64) -> Option<u64> {
         let value = match &at.node.kind {
             NodeKind::Number(literal) => literal.parse::<u64>().ok().filter(|x| (min..=max).contains(x)),
             _ => None,
@@ -125,7 +125,7 @@ impl Reader {
         value
     }
 
-    pub(super) fn word<T: Copy>(&mut self, at: &At<'_>, words: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn word<T: Copy>(&mut self, at: &At<'_>, words: &[(&str, T)]) -> Option<T> {
         let found = at.node.as_text().and_then(|text| words.iter().find(|(word, _)| *word == text));
         if found.is_none() {
             let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();

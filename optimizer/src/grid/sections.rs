@@ -330,7 +330,7 @@ pub(super) fn read_limits(reader: &mut Reader, at: Option<At<'_>>) -> Limits {
     Limits { memory, time, chunk }
 }
 
-fn quantity<T>(
+pub(crate) fn quantity<T>(
     reader: &mut Reader,
     at: &At<'_>,
     key: &str,
@@ -348,7 +348,7 @@ fn quantity<T>(
 const TIME_UNITS: [(&str, u64); 5] = [("min", 60), ("m", 60), ("s", 1), ("h", 3600), ("d", 86_400)];
 
 /// `number unit`, the number a decimal > 0; whole milliseconds, rounded down.
-fn parse_time(text: &str) -> Option<Duration> {
+pub(crate) fn parse_time(text: &str) -> Option<Duration> {
     let text = text.trim();
     let (number, factor) =
         TIME_UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim(), *factor)))?;

@@ -490,7 +490,7 @@ fn axes_on_keys_that_change_the_bars() {
       ·   ──────
     3 │   warmup_bars: 100..500:100
       ╰────
-     help: write one grid per value and run them with `omega-opt batch`, or use `--set` for one run
+     help: vary it in a batch (`symbols`, `timeframes`, `variants`), or use `--set` for one run
 
      × parameters.warmup_bars: cannot be an axis: it changes the bars, and all settings of a sweep
      │ are judged on identical bars
@@ -500,7 +500,7 @@ fn axes_on_keys_that_change_the_bars() {
       ·   ───────────
     4 │   costs.fee_multplier: [1, 2]
       ╰────
-     help: write one grid per value and run them with `omega-opt batch`, or use `--set` for one run
+     help: vary it in a batch (`symbols`, `timeframes`, `variants`), or use `--set` for one run
 
      × parameters.costs.fee_multplier: unknown key of the run config
       ╭─[grids/test.yaml:4:3]

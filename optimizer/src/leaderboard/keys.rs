@@ -68,7 +68,7 @@ impl<'a> Keys<'a> {
         let mut counts = Counts { rules: (first && all_at_once).then(room), ..Counts::default() };
         let mut best: Vec<Entry> = Vec::with_capacity(rows.min(self.most.saturating_mul(2)));
         let mut more = false;
-        let chunks: Vec<u64> = (0..self.reader.sources.plan.count()).collect();
+        let chunks = self.reader.sources.indices();
         // A few chunks per thread at a time: what they leave is small, they themselves are not.
         for some in chunks.chunks(4 * self.reader.sources.threads) {
             let read = self.reader.read_all(some, |index, Chunk { header, batch }| {
@@ -215,7 +215,7 @@ fn distinct_rules(reader: &Reader<'_>, keys: usize) -> Result<u64, LeaderboardEr
     let mut found = 0;
     for part in 0..parts {
         let mut hashes: Vec<u64> = Vec::new();
-        for index in 0..reader.sources.plan.count() {
+        for index in reader.sources.indices() {
             let batch = reader.read(index)?.batch;
             let columns = reader.columns(&batch, index)?;
             for row in 0..batch.num_rows() {

@@ -55,8 +55,10 @@ pub struct Sources<'a> {
     pub kept: &'a Kept,
     /// Threads to rank with, ≥ 1.
     pub threads: usize,
-    /// Folder of the chunk files; every chunk of the plan must be there.
+    /// Folder of the chunk files.
     pub chunks: &'a Path,
+    /// Chunks to rank, ascending; none: every chunk of the plan, and all of them must be there.
+    pub only: Option<&'a [u64]>,
     /// How the run is cut.
     pub plan: ChunkPlan,
     /// Its columns.
@@ -67,6 +69,13 @@ pub struct Sources<'a> {
     pub objective: &'a Objective,
     /// What they must pass.
     pub gates: &'a Gates,
+}
+
+impl Sources<'_> {
+    /// Chunks to rank, ascending.
+    fn indices(&self) -> Vec<u64> {
+        self.only.map_or_else(|| (0..self.plan.count()).collect(), <[u64]>::to_vec)
+    }
 }
 
 /// How much of it is written where.
@@ -195,7 +204,7 @@ pub fn write(sources: &Sources<'_>, targets: &Targets, ledger: &Ledger) -> Resul
 }
 
 fn write_within(reader: &Reader<'_>, targets: &Targets, room: &Room) -> Result<Summary, LeaderboardError> {
-    let Sources { schema, plan, fingerprint, .. } = *reader.sources;
+    let Sources { schema, plan, .. } = *reader.sources;
     let mut keys = Keys::new(reader, room);
     let mut output = Output {
         reader,
@@ -206,7 +215,7 @@ fn write_within(reader: &Reader<'_>, targets: &Targets, room: &Room) -> Result<S
             schema.leaderboard(),
             plan.total(),
             true,
-            metadata(fingerprint),
+            metadata(reader.sources),
             reader.pool.as_ref(),
         )?,
         summary: Summary::default(),
@@ -232,10 +241,17 @@ fn write_within(reader: &Reader<'_>, targets: &Targets, room: &Room) -> Result<S
     Ok(summary)
 }
 
-fn metadata(fingerprint: &Fingerprint) -> Vec<KeyValue> {
+/// Key of the metadata of a leaderboard that does not hold all rows of its run: `3 of 105 chunks`.
+pub const KEY_PARTIAL: &str = "omega.partial";
+
+fn metadata(sources: &Sources<'_>) -> Vec<KeyValue> {
     let format = KeyValue::new(KEY_FORMAT.to_owned(), FORMAT_VERSION.to_string());
-    let parts = fingerprint.parts().map(|(name, value)| KeyValue::new(format!("{KEY_PART}{name}"), value.to_owned()));
-    std::iter::once(format).chain(parts).collect()
+    let parts = sources.fingerprint.parts();
+    let parts = parts.map(|(name, value)| KeyValue::new(format!("{KEY_PART}{name}"), value.to_owned()));
+    let partial = sources.only.map(|chunks| {
+        KeyValue::new(KEY_PARTIAL.to_owned(), format!("{} of {} chunks", chunks.len(), sources.plan.count()))
+    });
+    std::iter::once(format).chain(parts).chain(partial).collect()
 }
 
 /// Memory granted, as numbers of things.

@@ -63,6 +63,7 @@ impl Run {
             kept: &self.kept,
             threads: 1,
             chunks: self.dir.path(),
+            only: None,
             plan: self.plan,
             schema: &self.schema,
             fingerprint: &self.fingerprint,

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::chunk::ChunkPlan;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::driver::{self, DriverError, End, Job, Observer, chunk_bytes};
-use crate::error::CommandError;
+use crate::error::{CommandError, ExitCode};
 use crate::fingerprint::Fingerprint;
 use crate::grid::{Length, WalkForward, WindowMode};
 use crate::merge::Pieces;
@@ -96,6 +96,23 @@ pub struct Report {
     pub peak_memory: usize,
 }
 
+impl Report {
+    /// What the process ends with.
+    pub fn exit_code(&self) -> ExitCode {
+        let chose_nothing = |complete: &Complete| {
+            complete.designs.iter().flat_map(|design| &design.windows).all(|window| window.setting.is_none())
+        };
+        match (self.end, &self.result) {
+            (End::Interrupted, _) => ExitCode::Interrupted,
+            (End::Complete, None) if self.shard.is_some() => ExitCode::Done,
+            (End::Deadline, _) | (End::Complete, None) => ExitCode::Limit,
+            (End::Complete, Some(complete)) if chose_nothing(complete) => ExitCode::NothingPassed,
+            (End::Complete, Some(complete)) if !complete.failures.by_code.is_empty() => ExitCode::FailedTrials,
+            (End::Complete, Some(_)) => ExitCode::Done,
+        }
+    }
+}
+
 /// A complete walk-forward.
 pub struct Complete {
     /// Windows, design by design.
@@ -136,33 +153,19 @@ impl WalkForwardRun {
     }
 
     fn begin(
-        mut experiment: Experiment,
+        experiment: Experiment,
         options: &Options,
         sources: &Sources,
         pieces: Option<&Pieces>,
     ) -> Result<Self, CommandError> {
         refuse_unseeded_shard(&experiment, options.shard)?;
         refuse_unless_runs(options.reuse.as_deref().unwrap_or_default())?;
-        let mut windows = understood(&experiment)?;
-        let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
-        let cap = options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap);
-        let ledger = Ledger::new(cap);
-        let environment =
-            Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
-        keep_manifest(&environment, &sources.cache_dir);
-        let (environment, held_back) = hold_back(environment, &experiment, &windows)?;
-        let embargo = match windows.embargo {
-            Some(embargo) => embargo,
-            None => default_embargo(&environment, &experiment),
-        };
-        windows.embargo = Some(embargo);
-        experiment.grid.walk_forward = Some(windows.clone());
-        let layout = lay(&environment, &experiment, &windows, embargo)?;
+        let Laid { experiment, windows, environment, held_back, layout, fingerprint, ledger } =
+            Laid::new(experiment, options, sources)?;
         let plan = experiment.chunks().of_shard(options.shard);
         let schema = CellSchema::new(&layout);
         let chunk = chunk_bytes(&plan, trial_bytes(&layout, &schema));
         let bars = book_bars(&environment, &experiment, options.threads, &ledger, chunk, 2 * chunk)?;
-        let fingerprint = fingerprint(&experiment, &environment, &layout, &windows);
         let folder = open_folder(&experiment, options, &fingerprint, pieces)?;
         let master = execution_master(&experiment.config, &folder)?;
         let lock = lock_text(&experiment, &plan, master);
@@ -269,6 +272,12 @@ impl WalkForwardRun {
             layout: &self.layout,
             judges: self.judges(),
         }
+    }
+
+    /// No wave starts later than `most` after the start, nor than the grid allows.
+    pub fn limit_time(&mut self, most: Duration) {
+        let limit = &mut self.experiment.grid.limits.time;
+        *limit = Some(limit.map_or(most, |limit| limit.min(most)));
     }
 
     /// Evaluates what is missing and, when nothing is, chooses, walks the choices and writes the result.
@@ -429,6 +438,40 @@ impl WalkForwardRun {
             "left_out": left_out(experiment),
             "warnings": self.environment.warnings().iter().chain(&experiment.warnings).collect::<Vec<_>>(),
         })
+    }
+}
+
+/// A walk-forward whose windows are laid: what its run folder is called by.
+pub(crate) struct Laid {
+    pub(crate) experiment: Experiment,
+    windows: WalkForward,
+    environment: Environment,
+    held_back: Option<HeldBack>,
+    layout: Layout,
+    pub(crate) fingerprint: Fingerprint,
+    ledger: Ledger,
+}
+
+impl Laid {
+    /// Loads the bars, cuts the holdout off and lays the windows.
+    pub(crate) fn new(mut experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
+        let mut windows = understood(&experiment)?;
+        let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
+        let cap = options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap);
+        let ledger = Ledger::new(cap);
+        let environment =
+            Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
+        keep_manifest(&environment, &sources.cache_dir);
+        let (environment, held_back) = hold_back(environment, &experiment, &windows)?;
+        let embargo = match windows.embargo {
+            Some(embargo) => embargo,
+            None => default_embargo(&environment, &experiment),
+        };
+        windows.embargo = Some(embargo);
+        experiment.grid.walk_forward = Some(windows.clone());
+        let layout = lay(&environment, &experiment, &windows, embargo)?;
+        let fingerprint = fingerprint(&experiment, &environment, &layout, &windows);
+        Ok(Self { experiment, windows, environment, held_back, layout, fingerprint, ledger })
     }
 }
 
