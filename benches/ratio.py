@@ -1,52 +1,63 @@
-"""Times a baseline script and a sweep of the same settings in turn, and prints both medians and their ratio.
+"""Times a baseline script and a sweep of the same settings in turn, and prints medians and their ratios.
 
-    python ratio.py [--rounds 5] -- BASELINE.py ARGS … -- omega-opt sweep GRID --threads 1 …
+    python ratio.py [--rounds 5] -- BASELINE.py ARGS … -- omega-opt sweep GRID --threads 1 --out DIR …
 
-CPU seconds on both sides, so that a busy machine does not decide. Baseline: its loop, and loop plus columns, as it
-prints them. Sweep: the whole command (start, hashing, mapping, columns, evaluation, chunk files, ranking, leaderboard),
-and what is left of it without the time of the same command on finished chunks: columns, evaluation and chunk files.
+Wall-clock seconds on both sides. Baseline: its loop, and its columns beside it, as it prints them. Sweep: as its
+`events.jsonl` tells them, from mapped bars and finished columns to the renamed leaderboard (resolving, evaluation,
+metrics, chunk files, ranking, Parquet and CSV, waiting for the disk included); its columns, the waiting and the whole
+command stand beside it.
 """
 
+import glob
+import json
 import os
 import re
 import statistics
 import subprocess
 import sys
-
-CPU_CLOCK = "import time, sys, runpy; time.perf_counter = time.process_time; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+import time
 
 options, rest = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
 baseline, sweep = rest[: rest.index("--")], rest[rest.index("--") + 1 :]
 rounds = int(options[options.index("--rounds") + 1]) if "--rounds" in options else 5
-
-
-def children_cpu():
-    times = os.times()
-    return times.children_user + times.children_system
+out = sweep[sweep.index("--out") + 1]
 
 
 def loop():
-    text = subprocess.run([sys.executable, "-c", CPU_CLOCK, *baseline], check=True, capture_output=True, text=True).stdout
+    text = subprocess.run([sys.executable, *baseline], check=True, capture_output=True, text=True).stdout
     found = re.search(r"(\d+) settings x (\d+) bars: median ([\d.]+) s.*columns ([\d.]+) s", text)
-    return int(found[1]), float(found[3]), float(found[4])
+    return {"settings": int(found[1]), "loop": float(found[3]), "columns": float(found[4])}
 
 
-def command(*more):
-    before = children_cpu()
-    subprocess.run([*sweep, "--quiet", *more], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return children_cpu() - before
+def command():
+    start = time.perf_counter()
+    subprocess.run([*sweep, "--quiet", "--fresh"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    whole = time.perf_counter() - start
+    latest = max(glob.glob(os.path.join(out, "*", "events.jsonl")), key=os.path.getmtime)
+    with open(latest) as events:
+        end = json.loads(events.readlines()[-1])
+    columns, ranking = end["phases_s"]["columns"], end["phases_s"]["rank"]
+    return {
+        "clock": end["seconds"] - columns + ranking,
+        "columns": columns,
+        "disk": end["waiting_for_disk_s"],
+        "whole": whole,
+    }
 
 
-loops, commands = [], []
+loops, sweeps = [], []
 for _ in range(rounds):
     loops.append(loop())
-    commands.append((command("--fresh"), command()))
+    sweeps.append(command())
 
-settings = loops[0][0]
-median = lambda values: statistics.median(list(values))
-plain, with_columns = median(run[1] for run in loops), median(run[1] + run[2] for run in loops)
-whole, evaluation = median(run[0] for run in commands), median(run[0] - run[1] for run in commands)
+median = lambda runs, key: statistics.median(run[key] for run in runs)
+settings, plain = loops[0]["settings"], median(loops, "loop")
+clock, disk = median(sweeps, "clock"), median(sweeps, "disk")
 print(f"{settings} settings, {rounds} rounds")
-print(f"baseline: loop {plain:.3f} s, {settings / plain:.0f}/s; with columns {with_columns:.3f} s, {settings / with_columns:.0f}/s")
-print(f"sweep: evaluation {evaluation:.3f} s, {settings / evaluation:.0f}/s; command {whole:.3f} s, {settings / whole:.0f}/s")
-print(f"time of the sweep over the baseline's, columns in both: {evaluation / with_columns:.2f}; over the loop alone: {evaluation / plain:.2f}")
+print(f"baseline: loop {plain:.3f} s, {settings / plain:.0f}/s; columns {median(loops, 'columns'):.3f} s")
+print(
+    f"sweep: {clock:.3f} s, {settings / clock:.0f}/s, of it waiting for the disk {disk:.3f} s; "
+    f"columns {median(sweeps, 'columns'):.3f} s; whole command {median(sweeps, 'whole'):.3f} s"
+)
+both = (plain + median(loops, "columns")) / (clock + median(sweeps, "columns"))
+print(f"the sweep is {plain / clock:.2f} times as fast as the loop; with columns on both sides {both:.2f} times")

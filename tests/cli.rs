@@ -225,6 +225,26 @@ fn another_objective_ranks_anew_and_evaluates_nothing() {
     assert_sound(&folder, 24);
 }
 
+/// Chunks of another size would be worth nothing: nobody loses a night by a changed limit.
+#[test]
+fn another_chunk_size_is_refused_while_there_are_chunks() {
+    let desk = Desk::new();
+    assert_eq!(desk.run("sweep small.yaml").code, Some(0));
+    let chunks = desk.run_folder("results").join("chunks");
+    let before = tree(&chunks);
+    let shown = desk.run("sweep small.yaml --set limits.chunk=8");
+    insta::assert_snapshot!(desk.show(&shown), @r#"
+    exit 2
+    error: results/small-[HASH]/grid.lock.yaml: made by another grid:
+    - limits: {"chunk":4}
+    + limits: {"chunk":8}
+    help: --fresh drops its chunks and starts anew
+    "#);
+    assert!(before == tree(&chunks));
+    assert_eq!(desk.run("sweep small.yaml --set limits.chunk=8 --fresh").code, Some(0));
+    assert_sound(&desk.run_folder("results"), 24);
+}
+
 #[test]
 fn counting_touches_nothing() {
     let desk = Desk::new();

@@ -11,6 +11,7 @@ pub mod indicators;
 pub mod metrics;
 pub mod portfolio;
 pub mod rules;
+mod simd;
 pub mod strategy;
 pub mod units;
 

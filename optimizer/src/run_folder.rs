@@ -192,19 +192,30 @@ impl RunFolder {
     }
 
     /// Writes `grid.lock.yaml`. One that is there must say the same, but for the top-level keys of `may_change`:
-    /// what they hold (objective, gates, limits, output) decides no row of a chunk, so a second start may alter it.
+    /// what they hold (objective, gates, limits, output) decides no row of a chunk, so a second start may alter it. The
+    /// chunk size may change only while there are no chunks.
     pub fn write_grid_lock(&self, text: &str, may_change: &[&str]) -> Result<(), FolderError> {
         let path = self.grid_lock();
         if let Some(before) = self.read_grid_lock()? {
             if before == text {
                 return Ok(());
             }
-            let differences = lock_differences(&before, text, may_change);
+            // Finished chunks are of one size: another one would make them worthless. `limits` holds nothing else.
+            let keeps_chunks = self.has_chunks()?;
+            let may_change: Vec<&str> =
+                may_change.iter().copied().filter(|key| !(keeps_chunks && *key == "limits")).collect();
+            let differences = lock_differences(&before, text, &may_change);
             if !differences.is_empty() {
                 return Err(FolderError::LockFile { path, differences });
             }
         }
         Ok(write_atomic(path, |w| w.write_all(text.as_bytes()))?)
+    }
+
+    fn has_chunks(&self) -> Result<bool, FileError> {
+        let chunks = self.chunks();
+        let mut entries = fs::read_dir(&chunks).map_err(|e| FileError::io(&chunks, "read it", e))?;
+        Ok(entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().and_then(chunk::index_of).is_some())))
     }
 
     /// Writes `manifest.json`.

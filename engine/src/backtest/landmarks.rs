@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use pulp::{Arch, Simd, WithSimd, bytemuck};
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::data::{Bars, Quotes};
 use crate::indicators::{Budget, Reservation, ZONE, Zones};
+use crate::simd::lane_bits;
 use crate::units::{DAY_NS, Direction};
 
 /// Bars of the wider blocks over [`ZONE`].
@@ -153,19 +154,6 @@ fn scan(lows: &[f64], highs: &[f64], lower: f64, upper: f64, from: usize, end: u
     Arch::new().dispatch(Scan { lows, highs, lower, upper }).map(|at| from + at)
 }
 
-/// The answers of the lanes, the first one in the lowest bit.
-#[inline(always)]
-fn lane_bits<S: Simd>(mask: S::m64s) -> u64 {
-    match const { size_of::<S::m64s>() } {
-        // A bit per lane, or the only lane.
-        1 => u64::from(bytemuck::cast::<S::m64s, u8>(mask)),
-        _ => {
-            let lanes: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&mask));
-            lanes.iter().enumerate().fold(0, |bits, (at, lane)| bits | u64::from(*lane != 0) << at)
-        }
-    }
-}
-
 /// Bars of equal number; `lows[k] <= lower` or `highs[k] >= upper` is looked for.
 struct Scan<'a> {
     lows: &'a [f64],
@@ -240,6 +228,22 @@ mod tests {
             let side = if direction == Direction::Long { &bars.bid } else { &bars.ask };
             let plain = (from..end).find(|i| side.low[*i] <= bracket.lower || side.high[*i] >= bracket.upper);
             assert_eq!(landmarks.first_reached(&bars, direction, bracket, from, end), plain, "{k}");
+        }
+    }
+
+    #[test]
+    fn every_width_finds_the_bar_a_plain_scan_finds() {
+        for len in 0..40 {
+            let low: Vec<f64> = (0..len).map(|k| ((k * 31 + len) % 17) as f64).collect();
+            let high: Vec<f64> = low.iter().enumerate().map(|(k, low)| low + (k % 5) as f64).collect();
+            for (lower, upper) in
+                [(0.0, 20.0), (-1.0, 19.0), (-1.0, 30.0), (f64::NEG_INFINITY, 18.0), (2.0, f64::INFINITY)]
+            {
+                let plain = (0..len).find(|k| low[*k] <= lower || high[*k] >= upper);
+                for found in crate::simd::on_all_widths(|| Scan { lows: &low, highs: &high, lower, upper }) {
+                    assert_eq!(found, plain, "{len} {lower} {upper}");
+                }
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 //! Time is cut into pieces that stay in the cache of a core: in each piece the conditions of all jobs are worked out
 //! once, and jobs that leave positions by the same rules share what is found about exits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -119,6 +119,8 @@ pub struct Workspace {
     work: Work,
 }
 
+/// Columns of prices and the like that following trades reads.
+const PRICES: usize = 8;
 /// Bytes of columns that a piece of time may have: half the second-level cache of a small server core.
 const PIECE_BYTES: usize = 1 << 20;
 /// Powers of two, so that a piece lies within one page of a mask.
@@ -201,7 +203,7 @@ impl Workspace {
                 return;
             }
         };
-        let per_bar = (columns.keys.len() + 8) * size_of::<f64>();
+        let per_bar = (tile.columns_read_often() + PRICES) * size_of::<f64>();
         let fitting = PIECE_BYTES / per_bar;
         let piece = (1_usize << fitting.max(1).ilog2()).clamp(PIECE_BARS.start, PIECE_BARS.end);
         let start = members.iter().map(|at| jobs[*at].bars.start).min().unwrap_or(0) / piece * piece;
@@ -389,6 +391,14 @@ impl<'a> Tile<'a> {
             }
         }
         Ok(Self { conditions, groups })
+    }
+
+    /// Columns that are read more than once per piece: those compared with each other, and levels. Columns compared with
+    /// constants are read once, all their conditions in a row.
+    fn columns_read_often(&self) -> usize {
+        let rules = self.groups.iter().flat_map(|group| &group.exits).map(|exit| exit.rule);
+        let levels = rules.flat_map(|rule| rule.stop.iter().chain(&rule.target)).flat_map(Operand::columns);
+        self.conditions.paired_columns().chain(levels).collect::<BTreeSet<ColumnKey>>().len()
     }
 
     /// Every job as far as entries on the bars of `piece`.

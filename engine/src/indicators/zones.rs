@@ -110,4 +110,22 @@ mod tests {
         }
         assert_eq!(Zones::new(&[f64::NAN; 3]).min(), [f64::INFINITY]);
     }
+
+    #[test]
+    fn every_width_finds_the_same_extremes() {
+        for len in 0..40_u32 {
+            let values: Vec<f64> = (0..len)
+                .map(|k| match k * 7 % 11 {
+                    0 => f64::NAN,
+                    1 if k % 2 == 0 => f64::INFINITY,
+                    other => f64::from(other) - 4.0,
+                })
+                .collect();
+            let defined = || values.iter().copied().filter(|x| !x.is_nan());
+            let expected = (defined().fold(f64::INFINITY, f64::min), defined().fold(f64::NEG_INFINITY, f64::max));
+            for found in crate::simd::on_all_widths(|| Extremes(&values)) {
+                assert_eq!(found, expected, "{values:?}");
+            }
+        }
+    }
 }

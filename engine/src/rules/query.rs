@@ -507,6 +507,14 @@ impl<'a> ConditionSet<'a> {
         })
     }
 
+    /// Columns that conditions compare with each other piece by piece: read again for every condition that names them.
+    pub(crate) fn paired_columns(&self) -> impl Iterator<Item = ColumnKey> + '_ {
+        let open = self.sources.iter().filter(|source| source.kept.is_none()).map(|source| &source.condition);
+        let of = |operand: &Operand| operand.columns();
+        let paired = open.filter(move |condition| of(&condition.left).chain(of(&condition.right)).nth(1).is_some());
+        paired.flat_map(move |condition| of(&condition.left).chain(of(&condition.right)))
+    }
+
     /// Works out every condition on the blocks of `piece`, which lie on one page. Conditions of one column follow each
     /// other: its values are read from memory once.
     pub(crate) fn prepare_all(&mut self, piece: &Range<usize>) {
@@ -626,5 +634,55 @@ mod tests {
         let of = |count| bits_with_at_least(count, words.into_iter()) & 0b1111;
         assert_eq!([0, 1, 2, 3, 4, 5].map(of), [0b1111, 0b1111, 0b0111, 0b0011, 0b0001, 0]);
         assert_eq!(bits_with_at_least(1 << 20, words.into_iter()), 0);
+    }
+
+    #[test]
+    fn every_width_compares_alike() {
+        let len = 3 * ZONE + 17;
+        let odd = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0];
+        let column = |step: usize| -> Vec<f64> {
+            (0..len).map(|k| odd.get(k * step % 23).copied().unwrap_or((k * step % 7) as f64 - 3.0)).collect()
+        };
+        let (a, b) = (column(5), column(3));
+        let (first, second) = (Values::from(a.as_slice()), Values::from(b.as_slice()));
+        let terms = [
+            Term::Column(first),
+            Term::Column(second),
+            Term::Const(1.0),
+            Term::Const(f64::NAN),
+            Term::Linear { base: first, factor: -0.5, term: second },
+            Term::Offset { base: second, offset: 1.0 },
+        ];
+        for (left, right) in terms.iter().flat_map(|left| terms.iter().map(move |right| (left, right))) {
+            for or_equal in [false, true] {
+                for out in crate::simd::on_all_widths(|| Alone { left, right, or_equal }) {
+                    // Two constants say something of bars behind the end; whoever asks cuts them.
+                    for i in 0..len {
+                        let (l, r) = (left.value(i), right.value(i));
+                        let holds = if or_equal { l <= r } else { l < r };
+                        assert_eq!(out[i / ZONE] >> (i % ZONE) & 1 == 1, holds, "{left:?} {right:?} at {i}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// [`Compare`] on all bars.
+    struct Alone<'c, 'a> {
+        left: &'c Term<'a>,
+        right: &'c Term<'a>,
+        or_equal: bool,
+    }
+
+    impl WithSimd for Alone<'_, '_> {
+        type Output = [u64; 4];
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> [u64; 4] {
+            let mut out = [0; 4];
+            let Self { left, right, or_equal } = self;
+            Compare { left, right, or_equal, blocks: 0..4, out: &mut out }.with_simd(simd);
+            out
+        }
     }
 }
