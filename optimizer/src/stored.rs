@@ -196,7 +196,7 @@ impl StoredRun {
     /// # Errors
     /// Data errors.
     pub fn environment(&self, sources: &Sources) -> Result<(Environment, Vec<String>), CommandError> {
-        let ledger = Arc::new(Ledger::new(default_cap()));
+        let ledger = Arc::new(Ledger::within(default_cap()));
         let environment = Environment::open(&self.experiment.config, &self.experiment.timeframes, sources, ledger)?;
         let now = [("data", environment.manifest().sha256()), ("engine_version", ENGINE_VERSION.to_owned())];
         let then =

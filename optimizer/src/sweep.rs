@@ -25,7 +25,7 @@ use crate::grid::{CsvRows, Grid};
 use crate::leaderboard::{self, Summary, Targets};
 use crate::merge::{MergeError, Pieces};
 use crate::objective::Verdict;
-use crate::plan::memory::{Ledger, Reservation};
+use crate::plan::memory::{Ledger, Reservation, memory_for};
 use crate::plan::places::SHARE;
 use crate::replay::{Provenance, replay};
 use crate::resume::{Finished, present, scan};
@@ -373,7 +373,7 @@ impl Sweep {
     ) -> Result<Self, CommandError> {
         refuse_unseeded_shard(&experiment, options.shard)?;
         reuse::refuse_unless_runs(options.reuse.as_deref().unwrap_or_default())?;
-        let ledger = Ledger::new(cap_of(&experiment, options));
+        let ledger = Ledger::within(cap_of(&experiment, options));
         let environment =
             Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
         keep_manifest(&environment, &sources.cache_dir);
@@ -382,7 +382,7 @@ impl Sweep {
         let chunk = chunk_bytes(&plan, trial_bytes(&schema));
         // A shard is ranked by whoever merges it.
         let ranking = if options.shard.is_some() { 0 } else { leaderboard::least_memory(&schema, &plan) };
-        let bars = book_bars(&environment, &experiment, options.threads, &ledger, chunk, ranking)?;
+        let bars = book_bars(&environment, &experiment, options, &ledger, chunk, ranking)?;
         let fingerprint = fingerprint(&experiment, &environment);
         let folder = open_folder(&experiment, options, &fingerprint, pieces)?;
         let master = execution_master(&experiment.config, &folder)?;
@@ -813,13 +813,14 @@ pub(crate) fn execution_master(config: &RunConfig, folder: &RunFolder) -> Result
 pub(crate) fn book_bars(
     environment: &Environment,
     experiment: &Experiment,
-    threads: usize,
+    options: &Options,
     ledger: &Ledger,
     chunk: usize,
     finish: usize,
 ) -> Result<Reservation, CommandError> {
+    let (cap, threads) = (cap_of(experiment, options), options.threads);
     let needed = needed_memory(environment, experiment, threads, chunk, finish);
-    let refused = CommandError::Memory { cap: ledger.cap(), needed };
+    let refused = CommandError::Memory { cap, needed: memory_for(needed) };
     if needed > ledger.cap() {
         return Err(refused);
     }

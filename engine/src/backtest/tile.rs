@@ -520,16 +520,20 @@ impl Runner<'_> {
         trips: &mut Vec<Trip>,
     ) {
         let (rules, width) = (scene.exits.len(), scene.blocks.len());
-        words.clear();
-        words.resize((rules + 1) * width, 0);
-        let (any, of_rules) = words.split_at_mut(width);
-        for (node, out) in self.when.iter().zip(of_rules.chunks_mut(width)) {
+        // The bits of each rule, and of any of them.
+        words.resize(rules * width + if rules == 1 { 0 } else { width }, 0);
+        for (node, out) in self.when.iter().zip(words.chunks_mut(width)) {
             conditions.words(node, scene.blocks, out);
             if let Some(gates) = self.gates {
                 out.iter_mut().zip(&gates.words()[scene.blocks.clone()]).for_each(|(word, gate)| *word &= gate);
             }
-            any.iter_mut().zip(&*out).for_each(|(any, word)| *any |= word);
         }
+        let (of_rules, any) = words.split_at_mut(rules * width);
+        any.fill(0);
+        for of_rule in of_rules.chunks(width) {
+            any.iter_mut().zip(of_rule).for_each(|(any, word)| *any |= word);
+        }
+        let (of_rules, any) = (&*of_rules, if rules == 1 { &*of_rules } else { &*any });
         // Fills whose money depends on their number are taken one by one.
         let together = self.terms.is_some() && self.trades.is_none();
         if let Some(terms) = self.terms {

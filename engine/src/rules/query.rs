@@ -273,6 +273,8 @@ pub(crate) struct BoundCondition<'a> {
     finite: bool,
     /// Bars there are.
     len: usize,
+    /// Extremes decide nearly all blocks.
+    settled: bool,
 }
 
 impl<'a> BoundCondition<'a> {
@@ -282,13 +284,25 @@ impl<'a> BoundCondition<'a> {
         len: usize,
         column: &impl Fn(&ColumnKey) -> Result<Values<'a>, E>,
     ) -> Result<Self, E> {
-        Ok(Self {
+        let mut bound = Self {
             left: Term::bind(&condition.left, column)?,
             comparison: condition.comparison,
             right: Term::bind(&condition.right, column)?,
             finite: condition.finite,
             len,
-        })
+            settled: false,
+        };
+        bound.settled = bound.looks_settled();
+        Ok(bound)
+    }
+
+    /// Extremes decide seven of eight blocks, as far as a few spread over all bars tell.
+    fn looks_settled(&self) -> bool {
+        const SAMPLED: usize = 32;
+        let blocks = self.len.div_ceil(ZONE);
+        let sample = (0..blocks).step_by((blocks / SAMPLED).max(1));
+        let open = sample.clone().filter(|block| self.decided(*block).is_none()).count();
+        open * 8 <= sample.len()
     }
 
     /// One bit per bar of a block.
@@ -300,16 +314,13 @@ impl<'a> BoundCondition<'a> {
         })
     }
 
-    /// The bits of many blocks. Where extremes decide few of them, none is left out: values that are read in order come
-    /// from memory several times faster than those behind gaps.
+    /// The bits of many blocks. Where extremes leave some open, none is left out: values that are read in order come from
+    /// memory several times faster than those behind gaps.
     fn bits_of(&self, blocks: Range<usize>, out: &mut [u64]) {
-        const SAMPLED: usize = 4;
-        let sample = blocks.clone().step_by(SAMPLED);
-        let decided = sample.clone().filter(|block| self.decided(*block).is_some()).count();
-        if decided * 8 < sample.len() * 7 {
-            self.compare(blocks, out);
-        } else {
+        if self.settled {
             out.iter_mut().zip(blocks).for_each(|(word, block)| *word = self.bits(block));
+        } else {
+            self.compare(blocks, out);
         }
     }
 
@@ -520,7 +531,10 @@ impl<'a> ConditionSet<'a> {
     pub(crate) fn prepare_all(&mut self, piece: &Range<usize>) {
         if self.order.len() != self.sources.len() {
             self.order = (0..self.sources.len() as u32).collect();
-            self.order.sort_by_key(|number| self.sources[*number as usize].condition);
+            self.order.sort_by_key(|number| {
+                let condition = &self.sources[*number as usize].condition;
+                (condition.left, condition.right, condition.comparison)
+            });
         }
         for number in &self.order {
             let Source { bound, kept, words, piece: done, .. } = &mut self.sources[*number as usize];

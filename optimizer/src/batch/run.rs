@@ -842,7 +842,7 @@ impl Prospect {
             let experiment = experiment(job, &options.shared)?;
             let (experiment, fingerprint) = match job.kind {
                 Kind::Sweep => {
-                    let ledger = Arc::new(Ledger::new(cap_of(&experiment, &options.shared)));
+                    let ledger = Arc::new(Ledger::within(cap_of(&experiment, &options.shared)));
                     let environment = Environment::open(&experiment.config, &experiment.timeframes, sources, ledger)?;
                     let fingerprint = fingerprint(&experiment, &environment);
                     (experiment, fingerprint)

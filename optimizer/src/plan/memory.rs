@@ -23,6 +23,13 @@ impl Ledger {
         Self(Arc::new(Counts { cap, used: AtomicUsize::new(0), peak: AtomicUsize::new(0) }))
     }
 
+    /// A ledger for a process that is to stay within `memory` bytes: it grants four fifths of them. The rest is for what
+    /// nobody books: the program itself, intermediate results, and the holes that dropped columns leave behind until
+    /// the allocator fills them again.
+    pub fn within(memory: usize) -> Self {
+        Self::new(grantable(memory))
+    }
+
     /// Grants `bytes`, or refuses and changes nothing. What is granted must be given back by [`Ledger::release`].
     #[must_use]
     pub fn reserve(&self, bytes: usize) -> bool {
@@ -76,6 +83,16 @@ impl Ledger {
     pub fn peak(&self) -> usize {
         self.0.peak.load(Ordering::Acquire)
     }
+}
+
+/// What a ledger [within](Ledger::within) `memory` bytes grants: `⌊4m/5⌋`.
+fn grantable(memory: usize) -> usize {
+    memory / 5 * 4 + memory % 5 * 4 / 5
+}
+
+/// The least memory within which a ledger grants `bytes`: `⌈5b/4⌉`.
+pub fn memory_for(bytes: usize) -> usize {
+    bytes.saturating_add(bytes.div_ceil(4))
 }
 
 impl Budget for Ledger {
@@ -218,6 +235,16 @@ mod tests {
             assert!(parse_bytes(&text).is_ok_and(|read| read >= bytes && read <= bytes + bytes / 10), "{bytes} {text}");
         }
         assert_eq!(enough_bytes(367_912), "368kB");
+    }
+
+    #[test]
+    fn the_least_memory_is_enough_and_one_byte_less_is_not() {
+        for bytes in (0..1000).chain([115_500_001, 115_500_002, 115_500_003, 115_500_004]) {
+            let memory = memory_for(bytes);
+            assert!(Ledger::within(memory).cap() >= bytes, "{bytes}");
+            assert!(memory == 0 || Ledger::within(memory - 1).cap() < bytes, "{bytes}");
+        }
+        assert_eq!(Ledger::within(usize::MAX).cap(), usize::MAX / 5 * 4 + usize::MAX % 5 * 4 / 5);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::driver::{DriverError, chunk_bytes, unit_bytes};
 use crate::error::{CommandError, guarded};
 use crate::fingerprint::Fingerprint;
 use crate::leaderboard::least_memory;
-use crate::plan::memory::Ledger;
+use crate::plan::memory::{Ledger, memory_for};
 use crate::plan::survey::{Survey, questions, survey};
 use crate::reuse::{Earlier, read_rows, refuse_unless_runs};
 use crate::row::RowSchema;
@@ -91,7 +91,7 @@ impl Outlook {
     pub fn new(experiment: &Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
         refuse_unless_runs(options.reuse.as_deref().unwrap_or_default())?;
         let cap = cap_of(experiment, options);
-        let ledger = Ledger::new(cap);
+        let ledger = Ledger::within(cap);
         let environment =
             Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
         keep_manifest(&environment, &sources.cache_dir);
@@ -101,7 +101,7 @@ impl Outlook {
             .map_err(|e| DriverError::Threads { threads: options.threads, reason: e.to_string() })?;
         let (chunks, schema) = (experiment.chunks(), RowSchema::of(experiment.space()));
         let (chunk, ranking) = (chunk_bytes(&chunks, trial_bytes(&schema)), least_memory(&schema, &chunks));
-        let memory_least = needed_memory(&environment, experiment, options.threads, chunk, ranking);
+        let memory_least = memory_for(needed_memory(&environment, experiment, options.threads, chunk, ranking));
         let market = market_bytes(&environment.data().market);
         // A cap that is too small is told, not refused: nothing runs.
         let _bars = ledger.try_reserve(market);

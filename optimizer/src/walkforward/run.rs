@@ -28,8 +28,8 @@ use crate::shard::Shard;
 use crate::single::keep_manifest;
 use crate::space::axis::Target;
 use crate::sweep::{
-    ENGINE_VERSION, Experiment, Options, book_bars, execution_master, find_earlier, left_out, lock_text, open_folder,
-    refuse_incomplete, refuse_unseeded_shard, shard_manifest, sweep_parts,
+    ENGINE_VERSION, Experiment, Options, book_bars, cap_of, execution_master, find_earlier, left_out, lock_text,
+    open_folder, refuse_incomplete, refuse_unseeded_shard, shard_manifest, sweep_parts,
 };
 use crate::trial::TrialConfigs;
 use crate::walkforward::cells::Layout;
@@ -165,7 +165,7 @@ impl WalkForwardRun {
         let plan = experiment.chunks().of_shard(options.shard);
         let schema = CellSchema::new(&layout);
         let chunk = chunk_bytes(&plan, trial_bytes(&layout, &schema));
-        let bars = book_bars(&environment, &experiment, options.threads, &ledger, chunk, 2 * chunk)?;
+        let bars = book_bars(&environment, &experiment, options, &ledger, chunk, 2 * chunk)?;
         let folder = open_folder(&experiment, options, &fingerprint, pieces)?;
         let master = execution_master(&experiment.config, &folder)?;
         let lock = lock_text(&experiment, &plan, master);
@@ -456,9 +456,7 @@ impl Laid {
     /// Loads the bars, cuts the holdout off and lays the windows.
     pub(crate) fn new(mut experiment: Experiment, options: &Options, sources: &Sources) -> Result<Self, CommandError> {
         let mut windows = understood(&experiment)?;
-        let grid_memory = experiment.grid.limits.memory.and_then(|bytes| usize::try_from(bytes).ok());
-        let cap = options.memory.or(grid_memory).unwrap_or_else(crate::plan::memory::default_cap);
-        let ledger = Ledger::new(cap);
+        let ledger = Ledger::within(cap_of(&experiment, options));
         let environment =
             Environment::open(&experiment.config, &experiment.timeframes, sources, Arc::new(ledger.clone()))?;
         keep_manifest(&environment, &sources.cache_dir);
