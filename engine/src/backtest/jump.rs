@@ -141,7 +141,7 @@ impl Deal {
         }
     }
 
-    fn direction(&self) -> Direction {
+    pub(super) fn direction(&self) -> Direction {
         if self.long { Direction::Long } else { Direction::Short }
     }
 
@@ -166,7 +166,7 @@ pub(super) struct Stake {
 
 impl Stake {
     #[inline]
-    fn profit(&self, terms: &Terms, direction: Direction, mid: f64) -> f64 {
+    pub(super) fn profit(&self, terms: &Terms, direction: Direction, mid: f64) -> f64 {
         terms.gain(direction, self.price, mid, self.lots)
     }
 }

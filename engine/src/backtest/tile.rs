@@ -649,9 +649,17 @@ impl Runner<'_> {
         let course = self.course;
         let k = self.progress.counters.fills;
         match entry.money(bar, &course.plan.terms, k, course.draws) {
-            Money::Deal(deal, _) => {
+            Money::Deal(deal, stake) => {
                 self.progress.signal(bar);
-                self.leave_by_all_rules(exit.rule, rule, entry, &deal, bar, k);
+                let exit_bar = deal.exit_bar as usize;
+                if exit_bar < course.end && !self.may_time_out(exit.rule, bar, exit_bar) && self.trades.is_none() {
+                    let (terms, mid) = (&course.plan.terms, &course.landmarks.mid);
+                    let gain = |bar: usize| stake.profit(terms, deal.direction(), mid[bar]);
+                    self.progress.round_trip(&course, bar, &deal, gain);
+                    self.progress.left(&course, exit_bar);
+                } else {
+                    self.leave_by_all_rules(exit.rule, rule, entry, &deal, bar, k);
+                }
             }
             Money::Refused => {
                 self.progress.signal(bar);
