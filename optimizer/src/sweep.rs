@@ -43,8 +43,8 @@ use crate::trial::{Resolver, TrialConfigs};
 /// Crate version and digest of everything that can change a result.
 pub const ENGINE_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("OMEGA_SOURCE_DIGEST"));
 
-/// Keys of the lock file that decide no row of a chunk.
-const MAY_CHANGE: [&str; 5] = ["objective", "gates", "limits", "output", "walk_forward"];
+/// Keys of the lock file that decide no row of a chunk. Of a walk-forward, what they lead to is part of the folder's name.
+pub(crate) const MAY_CHANGE: [&str; 5] = ["objective", "gates", "limits", "output", "walk_forward"];
 
 /// What was typed, beside the grid file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -582,8 +582,10 @@ impl Sweep {
         // two fifths of the room, so that both together stay near the cap.
         let room = self.ledger.cap().saturating_sub(self.ledger.used());
         let least = leaderboard::least_memory(&self.schema, &self.plan);
-        let _holes = self.ledger.try_reserve((room / 5 * 3).min(room.saturating_sub(least)));
-        Ok(leaderboard::write(&sources, &Targets { parquet, csv, csv_rows, top }, &self.ledger)?)
+        let ranking = Ledger::new((room / 5 * 2).max(least).min(room));
+        let summary = leaderboard::write(&sources, &Targets { parquet, csv, csv_rows, top }, &ranking)?;
+        self.ledger.note(ranking.peak());
+        Ok(summary)
     }
 
     /// Artefacts of the best settings that have a score; folders of an earlier ranking give way.

@@ -69,6 +69,11 @@ impl Ledger {
         }
     }
 
+    /// Counts `bytes` that were in use for a while beside what is granted now, for the peak.
+    pub fn note(&self, bytes: usize) {
+        self.0.peak.fetch_max(self.used().saturating_add(bytes), Ordering::AcqRel);
+    }
+
     /// Bytes that may be granted in all.
     pub fn cap(&self) -> usize {
         self.0.cap
@@ -264,6 +269,10 @@ mod tests {
             assert_eq!(ledger.used(), 45);
         }
         assert_eq!(ledger.used(), 40);
+        ledger.note(50);
+        assert_eq!((ledger.used(), ledger.peak()), (40, 100));
+        ledger.note(70);
+        assert_eq!((ledger.used(), ledger.peak()), (40, 110));
     }
 
     #[test]
