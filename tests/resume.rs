@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::SystemTime;
 
+#[cfg(unix)]
+use cli::identities;
 use cli::{Desk, SmallDisk, assert_same, chunk_count, wait_until};
 use serde_json::Value;
 
@@ -22,20 +23,6 @@ fn uninterrupted(desk: &Desk) -> std::path::PathBuf {
     let shown = desk.run("sweep heavy.yaml --out whole");
     assert_eq!(shown.code, Some(0), "{}", shown.stderr);
     desk.run_folder("whole")
-}
-
-/// Identity of every finished chunk file: a chunk written again would be another file.
-#[cfg(unix)]
-fn identities(folder: &Path) -> BTreeMap<String, (u64, SystemTime)> {
-    use std::os::unix::fs::MetadataExt as _;
-    let entries = fs::read_dir(folder.join("chunks")).unwrap().map(|entry| entry.unwrap());
-    let chunks = entries.filter(|entry| entry.path().extension().is_some_and(|e| e == "parquet"));
-    chunks
-        .map(|entry| {
-            let metadata = entry.metadata().unwrap();
-            (entry.file_name().into_string().unwrap(), (metadata.ino(), metadata.modified().unwrap()))
-        })
-        .collect()
 }
 
 /// How often each chunk was committed, over all starts.

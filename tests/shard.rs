@@ -11,6 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[cfg(unix)]
+use cli::identities;
 use cli::{Desk, HEAVY, SMALL, assert_same, changed, chunk_count, lasting, tree, wait_until};
 
 /// Chunks of the small grid.
@@ -428,19 +430,6 @@ fn shards_of_one_root_run_side_by_side() {
     ok(&desk, &merge_line(&desk, &shards(&desk, "root"), "--out merged"));
     ok(&desk, "sweep small.yaml --out whole");
     assert_same(&desk.run_folder("whole"), &desk.run_folder("merged"));
-}
-
-#[cfg(unix)]
-fn identities(folder: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
-    use std::os::unix::fs::MetadataExt as _;
-    let entries = fs::read_dir(folder.join("chunks")).unwrap().map(Result::unwrap);
-    let chunks = entries.filter(|entry| entry.path().extension().is_some_and(|e| e == "parquet"));
-    chunks
-        .map(|entry| {
-            let metadata = entry.metadata().unwrap();
-            (entry.file_name().into_string().unwrap(), (metadata.ino(), metadata.modified().unwrap()))
-        })
-        .collect()
 }
 
 #[cfg(unix)]

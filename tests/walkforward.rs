@@ -891,6 +891,8 @@ fn the_embargo_covers_the_longest_holding_time() {
 
 // ---------------------------------------------------------------------------------------------------- the command line
 
+#[cfg(unix)]
+use cli::identities;
 use cli::{Desk, HEAVY, SMALL, changed, lasting};
 
 const HEAVY_WINDOWS: &str = "gates: [\"total_trades >= 3\"]\nwalk_forward: {train: 14d, test: 6d}\n";
@@ -908,19 +910,6 @@ fn assert_same(a: &Path, b: &Path) {
         assert!(left.contains_key(name), "{name} is missing: {:?}", left.keys());
     }
     assert!(left == right, "not the same bytes: {:?}", changed(&left, &right));
-}
-
-#[cfg(unix)]
-fn identities(folder: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
-    use std::os::unix::fs::MetadataExt as _;
-    let entries = fs::read_dir(folder.join("chunks")).unwrap().map(Result::unwrap);
-    let chunks = entries.filter(|entry| entry.path().extension().is_some_and(|e| e == "parquet"));
-    chunks
-        .map(|entry| {
-            let metadata = entry.metadata().unwrap();
-            (entry.file_name().into_string().unwrap(), (metadata.ino(), metadata.modified().unwrap()))
-        })
-        .collect()
 }
 
 #[cfg(unix)]

@@ -194,8 +194,9 @@ impl CommandError {
 }
 
 /// Runs `work`; a panic becomes an error.
-pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(Error::Internal(panic_text(payload.as_ref()))))
+pub(crate) fn guarded<T, E: From<Error>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|payload| Err(Error::Internal(panic_text(payload.as_ref())).into()))
 }
 
 /// Message of a panic.
@@ -235,6 +236,6 @@ mod tests {
             said(&|| Err(Error::MetricNotFinite { key: "calmar_ratio" })),
             ("E4302".to_owned(), "metric `calmar_ratio` is not finite".to_owned())
         );
-        assert_eq!(guarded(|| Ok(7)).ok(), Some(7));
+        assert_eq!(guarded(|| Ok::<_, Error>(7)).ok(), Some(7));
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use engine::data::Sources;
 use optimizer::atomic::FileError;
 use optimizer::cli;
-use optimizer::cli::sweep::{exit_code, report_json};
+use optimizer::cli::sweep::report_json;
 use optimizer::document::Document;
 use optimizer::driver::{End, Observer, Phase};
 use optimizer::error::CommandError;
@@ -339,7 +339,7 @@ fn evaluate(request: &Request, sources: &Sources, counts: &Counts, stop: &Atomic
     let progress = started.progress(counts)?;
     let report = sweep.run(stop, &Watcher { progress: &progress, counts, objective, gates });
     ended(&progress, &report, |report| (report.end, report.elapsed));
-    report.map(|report| report_json(&report, exit_code(&report)))
+    report.map(|report| report_json(&report, report.exit_code()))
 }
 
 /// Runs the walk-forward of a grid; returns a report (with `ok: true`) or the error document as JSON text. What it found is

@@ -240,6 +240,20 @@ pub(crate) fn assert_same(a: &Path, b: &Path) {
     assert!(left == right, "not the same bytes: {:?}", changed(&left, &right));
 }
 
+/// Identity of every finished chunk file: a chunk written again would be another file.
+#[cfg(unix)]
+pub(crate) fn identities(folder: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let entries = fs::read_dir(folder.join("chunks")).unwrap().map(|entry| entry.unwrap());
+    let chunks = entries.filter(|entry| entry.path().extension().is_some_and(|e| e == "parquet"));
+    chunks
+        .map(|entry| {
+            let metadata = entry.metadata().unwrap();
+            (entry.file_name().into_string().unwrap(), (metadata.ino(), metadata.modified().unwrap()))
+        })
+        .collect()
+}
+
 /// Chunk files that are there now.
 pub(crate) fn chunk_count(folder: &Path) -> usize {
     let Ok(entries) = fs::read_dir(folder.join("chunks")) else { return 0 };

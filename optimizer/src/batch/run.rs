@@ -6,7 +6,6 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +25,7 @@ use crate::batch::summary;
 use crate::batch::{Job, Kind, Nightly};
 use crate::chunk::ChunkPlan;
 use crate::driver::End;
-use crate::error::{CommandError, ExitCode, panic_text};
+use crate::error::{CommandError, ExitCode, guarded};
 use crate::fingerprint::hex;
 use crate::leaderboard::{Summary, TopRow};
 use crate::objective::{Gates, Objective, Verdict};
@@ -470,7 +469,7 @@ impl Batch {
         let talk = |text: &str| say(&format!("[{}/{}] {}: {text}", at + 1, self.nightly.jobs.len(), job.name));
         self.events.write("job_start", json!({ "job": job.name, "try": standing.tries }));
         tracing::info!(job = job.name, attempt = standing.tries, "job starts");
-        let tried = isolated(|| self.attempt(job, &mut standing, sources, stop, &talk));
+        let tried = guarded(|| self.attempt(job, &mut standing, sources, stop, &talk));
         if let Err(error) = tried {
             self.note_failure(&mut standing, &error);
         }
@@ -582,7 +581,7 @@ impl Batch {
         let ran = std::thread::scope(|scope| {
             scope.spawn(|| progress.show(stop));
             // The line must end also when the job panics: the scope waits for it.
-            let ran = isolated(|| run.evaluate(left, stop, &progress));
+            let ran = guarded(|| run.evaluate(left, stop, &progress));
             progress.finish();
             ran
         });
@@ -698,12 +697,6 @@ fn experiment(job: &Job, shared: &Options) -> Result<Experiment, CommandError> {
     let mut experiment = Experiment::read(&job.grid, &set)?;
     experiment.grid.name.clone_from(&job.name);
     Ok(experiment)
-}
-
-/// Runs `work`; a panic becomes an error.
-fn isolated<T>(work: impl FnOnce() -> Result<T, CommandError>) -> Result<T, CommandError> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|payload| Err(Error::Internal(panic_text(payload.as_ref())).into()))
 }
 
 /// A job whose folder is open.
@@ -838,7 +831,7 @@ impl Prospect {
     /// # Errors
     /// Whatever its turn would fail with before work starts.
     pub fn look(job: &Job, nightly: &Nightly, options: &BatchOptions, sources: &Sources) -> Result<Self, CommandError> {
-        isolated(|| {
+        guarded(|| {
             let experiment = experiment(job, &options.shared)?;
             let (experiment, fingerprint) = match job.kind {
                 Kind::Sweep => {
@@ -881,7 +874,7 @@ mod tests {
 
     #[test]
     fn a_panic_ends_the_job_alone() {
-        let error = isolated(|| -> Result<(), CommandError> { panic!("index {} of nothing", 3) }).unwrap_err();
+        let error = guarded(|| -> Result<(), CommandError> { panic!("index {} of nothing", 3) }).unwrap_err();
         assert_eq!(
             (error.to_string().as_str(), error.exit_code()),
             ("internal error: index 3 of nothing", ExitCode::Internal)

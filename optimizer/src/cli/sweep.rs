@@ -161,7 +161,7 @@ pub(super) fn follow(sweep: Sweep, talk: &Talk) -> Result<ExitCode, CommandError
     match result {
         Ok(report) => {
             let (seconds, times) = (report.elapsed.as_secs_f64(), progress.times());
-            let code = exit_code(&report);
+            let code = report.exit_code();
             tracing::info!(code = code as u8, seconds, %times, "end");
             let waiting = times["waiting_for_disk"].clone();
             progress.event(
@@ -190,11 +190,6 @@ pub(super) fn follow(sweep: Sweep, talk: &Talk) -> Result<ExitCode, CommandError
             Err(error)
         }
     }
-}
-
-/// What the process ends with.
-pub fn exit_code(report: &Report) -> ExitCode {
-    report.exit_code()
 }
 
 /// Set by the first Ctrl-C or SIGTERM; a second one ends the process at once. What is committed stays either way.

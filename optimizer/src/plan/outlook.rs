@@ -367,7 +367,7 @@ impl Probe {
             });
             columns += computed(&prepared) - before;
             let jobs: Vec<Job<'_>> = prepared.iter().map(Job::whole).collect();
-            let run = || timed(|| drop(guarded(|| Ok(Workspace::default().run(&jobs, &|_| true)))));
+            let run = || timed(|| drop(guarded(|| Ok::<_, engine::Error>(Workspace::default().run(&jobs, &|_| true)))));
             let (first, again) = (run(), run());
             if first >= PROBE || size >= MOST_PROBED || size >= trials.len() {
                 let masks: HashSet<Condition> = prepared.iter().flat_map(Prepared::conditions).collect();

@@ -28,8 +28,8 @@ use crate::shard::Shard;
 use crate::single::keep_manifest;
 use crate::space::axis::Target;
 use crate::sweep::{
-    ENGINE_VERSION, Experiment, Options, book_bars, cap_of, execution_master, find_earlier, left_out, lock_text,
-    open_folder, refuse_incomplete, refuse_unseeded_shard, shard_manifest, sweep_parts,
+    ENGINE_VERSION, Experiment, MAY_CHANGE, Options, book_bars, cap_of, execution_master, find_earlier, left_out,
+    lock_text, open_folder, refuse_incomplete, refuse_unseeded_shard, shard_manifest, sweep_parts,
 };
 use crate::trial::TrialConfigs;
 use crate::walkforward::cells::Layout;
@@ -39,10 +39,6 @@ use crate::walkforward::files::{self, Tables, design_name};
 use crate::walkforward::result::{Bench, DesignResult};
 use crate::walkforward::windows::{Span, Timeline, instant_text};
 use crate::walkforward::work::{WindowCells, trial_bytes};
-
-/// Keys of the lock file that may change in a folder: the windows they lead to, objective and gates are part of the
-/// folder's name.
-const MAY_CHANGE: [&str; 5] = ["objective", "gates", "limits", "output", "walk_forward"];
 
 /// Bars kept back from every step.
 #[derive(Debug, Clone, PartialEq, Eq)]
