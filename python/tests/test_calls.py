@@ -42,37 +42,37 @@ def test_memory_returns_to_its_level_after_a_thousand_calls(config: dict[str, An
     assert grown < 8_000_000, f"{grown:,} bytes more after 1,000 calls"
 
 
-def test_the_lock_is_released_while_a_run_works(config: dict[str, Any]) -> None:
+@pytest.mark.parametrize("callers", [1, 2])
+def test_the_lock_is_released_while_runs_work(config: dict[str, Any], callers: int) -> None:
     config["data"]["bars"] = 60_000
     config["end_date"] = "2026-06-30"
     text = json.dumps(config)
-    omega_bt.run_backtest(text, include=[])
-    times: list[tuple[float, float]] = []
 
-    def run() -> None:
-        started = time.perf_counter()
-        for _ in range(3):
-            assert json.loads(omega_bt.run_backtest(text, include=[]))["ok"]
-        times.append((started, time.perf_counter()))
+    def ticks_inside() -> int:
+        """How often this thread ran Python code while every one of `callers` threads was in the engine at once."""
+        spans: list[tuple[float, float]] = []
+        together = threading.Barrier(callers)
 
-    def ticks_during(count: int) -> float:
-        """Share of the time in which this thread got to run Python code while others were in the engine."""
-        threads = [threading.Thread(target=run) for _ in range(count)]
+        def run() -> None:
+            together.wait(timeout=60)
+            started = time.perf_counter()
+            answer = omega_bt.run_backtest(text, include=[])
+            spans.append((started, time.perf_counter()))
+            assert json.loads(answer)["ok"]
+
+        threads = [threading.Thread(target=run) for _ in range(callers)]
         for thread in threads:
             thread.start()
-        started = last = time.perf_counter()
-        longest = 0.0
+        ticks = []
         while any(thread.is_alive() for thread in threads):
             time.sleep(0.001)
-            now = time.perf_counter()
-            longest, last = max(longest, now - last), now
+            ticks.append(time.perf_counter())
         for thread in threads:
             thread.join()
-        return longest / (time.perf_counter() - started)
+        assert len(spans) == callers
+        first, last = max(start for start, _ in spans), min(end for _, end in spans)
+        return sum(first < tick < last for tick in ticks)
 
-    # A lock held for a call would keep this thread waiting for a third of the time at least.
-    assert ticks_during(1) < 0.25
-    times.clear()
-    assert ticks_during(2) < 0.25
-    (first, first_end), (second, second_end) = times
-    assert first < second_end and second < first_end, "the calls of two threads overlap"
+    # With the lock held for a call, none but the switches at its two ends could fall inside it, on any machine; with
+    # it released, a busy machine may need more than one try to show ten.
+    assert any(ticks_inside() >= 10 for _ in range(20))
