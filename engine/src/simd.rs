@@ -1,7 +1,102 @@
 //! What vector code of several modules needs beside `pulp`, which picks the widest vectors the processor has at run time.
-//! Results never depend on the width: only comparisons and choices run on vectors, sums do not.
+//! Results never depend on the width: what runs side by side are comparisons, or whole settings, one to a lane. No sum goes
+//! across lanes.
 
+use pulp::bytemuck::Pod;
 use pulp::{Simd, bytemuck};
+
+/// Defines quantities that are followed for one setting (`S` is `pulp::Scalar`, the default) or for several side by side,
+/// one to a lane, by the same code: fields of 64 bits each, then parts that are of this kind themselves.
+macro_rules! lanes {
+    (
+        $(#[$about:meta])*
+        $vis:vis struct $name:ident {
+            $($(#[$field_about:meta])* $field_vis:vis $field:ident: $kind:ident,)*
+            $(..$(#[$part_about:meta])* $part_vis:vis $part:ident: $part_kind:ident,)*
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy)]
+        $vis struct $name<S: pulp::Simd = pulp::Scalar> {
+            $($(#[$field_about])* $field_vis $field: S::$kind,)*
+            $($(#[$part_about])* $part_vis $part: $part_kind<S>,)*
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                $(self.$field == other.$field &&)* $(self.$part == other.$part &&)* true
+            }
+        }
+
+        #[allow(dead_code, reason = "not every kind is taken apart, or chosen from")]
+        impl<S: pulp::Simd> $name<S> {
+            /// Nothing in any lane.
+            #[inline(always)]
+            pub(crate) fn zeroed() -> Self {
+                Self {
+                    $($field: pulp::bytemuck::Zeroable::zeroed(),)*
+                    $($part: $part_kind::zeroed(),)*
+                }
+            }
+
+            /// Lane by lane what `of` has for it.
+            #[inline(always)]
+            pub(crate) fn gather<'g>(of: impl Fn(usize) -> &'g $name) -> Self {
+                Self {
+                    $($field: $crate::simd::gather_lanes(S::F64_LANES, |lane| of(lane).$field),)*
+                    $($part: $part_kind::gather(|lane| &of(lane).$part),)*
+                }
+            }
+
+            /// What is in one lane.
+            #[inline(always)]
+            pub(crate) fn lane(&self, lane: usize) -> $name {
+                $name {
+                    $($field: pulp::bytemuck::cast_slice(std::slice::from_ref(&self.$field))[lane],)*
+                    $($part: self.$part.lane(lane),)*
+                }
+            }
+
+            /// Puts `of` into one lane.
+            #[inline(always)]
+            pub(crate) fn set_lane(&mut self, lane: usize, of: &$name) {
+                $(pulp::bytemuck::cast_slice_mut(std::slice::from_mut(&mut self.$field))[lane] = of.$field;)*
+                $(self.$part.set_lane(lane, &of.$part);)*
+            }
+
+            /// Lane by lane `yes` where `mask` holds, else `no`.
+            #[inline(always)]
+            pub(crate) fn select(simd: S, mask: S::m64s, yes: Self, no: Self) -> Self {
+                Self {
+                    $($field: $crate::simd::select!(simd, $kind, mask, yes.$field, no.$field),)*
+                    $($part: $part_kind::select(simd, mask, yes.$part, no.$part),)*
+                }
+            }
+        }
+    };
+}
+
+macro_rules! select {
+    ($simd:expr, f64s, $mask:expr, $yes:expr, $no:expr) => {
+        $simd.select_f64s($mask, $yes, $no)
+    };
+    ($simd:expr, u64s, $mask:expr, $yes:expr, $no:expr) => {
+        $simd.select_u64s($mask, $yes, $no)
+    };
+}
+
+pub(crate) use {lanes, select};
+
+/// A vector of what `of` has for each of its lanes.
+#[inline(always)]
+pub(crate) fn gather_lanes<V: Pod, T: Pod>(lanes: usize, of: impl Fn(usize) -> T) -> V {
+    let mut vector = V::zeroed();
+    let values: &mut [T] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut vector));
+    for (lane, value) in values.iter_mut().enumerate().take(lanes) {
+        *value = of(lane);
+    }
+    vector
+}
 
 /// The answers of the lanes, the first one in the lowest bit.
 ///

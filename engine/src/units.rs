@@ -190,6 +190,7 @@ impl From<f64> for Bits {
 
 /// `value` correctly rounded to `decimals` decimal digits: the exact binary value, exact ties to even, as Python's
 /// `round` does. Values that are not finite come back unchanged. Allocates nothing.
+#[inline(always)]
 pub fn round_decimal(value: f64, decimals: u8) -> f64 {
     round_exactly_scaled(value, decimals).unwrap_or_else(|| round_as_text(value, decimals))
 }
@@ -197,6 +198,7 @@ pub fn round_decimal(value: f64, decimals: u8) -> f64 {
 /// [`round_decimal`] where no tie is near: the product is off by at most half a unit in its last place, that is by less
 /// than half of `scaled × ε`; farther than that from a tie its nearest integer is certain, and the quotient of two exact
 /// numbers is the correctly rounded decimal.
+#[inline(always)]
 fn round_exactly_scaled(value: f64, decimals: u8) -> Option<f64> {
     const TENS: [f64; 11] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
     const SAFE: f64 = (1_u64 << 50) as f64;
@@ -207,6 +209,8 @@ fn round_exactly_scaled(value: f64, decimals: u8) -> Option<f64> {
     (scaled.abs() < SAFE && (scaled - whole).abs() < margin).then(|| whole / ten)
 }
 
+#[cold]
+#[inline(never)]
 fn round_as_text(value: f64, decimals: u8) -> f64 {
     use std::io::Write as _;
     // The longest finite f64 has 309 integer digits.

@@ -3,12 +3,14 @@
 //! Where a position ends depends on its entry bar and its exit rule, not on the road to it. The money of a round trip
 //! depends on more; it is kept too while slippage is the same for every fill and the terms do not change.
 
-use crate::backtest::jump::{Deal, Filled, Leave, Paid, Stake, Wish};
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::backtest::jump::{Course, Deal, Held, Leave, Paid, Wish};
 use crate::backtest::landmarks::{Bracket, Landmarks};
 use crate::backtest::walk::check_signal;
 use crate::data::Bars;
 use crate::error::Error;
-use crate::execution::{DrawTable, ExitReason, Levels, Terms, level_exit};
+use crate::execution::{ExitReason, Levels, level_exit};
 use crate::indicators::ZONE;
 use crate::rules::{ConditionSet, Node, Rule, Term};
 use crate::strategy::Variant;
@@ -23,7 +25,7 @@ pub(super) struct ExitRule<'a> {
     pub(super) level_decimals: Option<u8>,
 }
 
-/// What an entry on a bar comes to.
+/// What an entry on a bar comes to, whatever it costs.
 #[derive(Debug, Clone)]
 pub(super) enum Entry {
     /// A level is undefined: no signal.
@@ -40,53 +42,36 @@ pub(super) struct Position {
     pub(super) wish: Wish,
     /// None: it leaves on no bar that was looked at.
     pub(super) leave: Option<Leave>,
-    /// Extremes of the middle price over the bars it is marked on.
+    /// Extremes of the middle price over the bars it is marked on until then.
     pub(super) mids: (f64, f64),
 }
 
-/// What a signal comes to under given terms.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Money {
-    /// A level is undefined: there is no signal.
-    Undefined,
-    /// The signal is not valid: the run fails.
-    Invalid,
-    /// The order is refused.
-    Refused,
-    /// A position; without an exit bar if it leaves on no bar that was looked at.
-    Deal(Deal, Stake),
-}
-
-impl Entry {
-    /// Filled as numbers `k` and, on leaving, `k + 1`.
-    pub(super) fn money(&self, entry_bar: usize, terms: &Terms, k: u64, draws: &DrawTable) -> Money {
-        let position = match self {
-            Self::Undefined => return Money::Undefined,
-            Self::Invalid(_) => return Money::Invalid,
-            Self::Position(position) => position,
-        };
-        let Some(filled) = position.wish.fill(terms, k, draws) else { return Money::Refused };
-        let deal = Deal::new(&position.wish, &filled, terms, position.mids, true);
-        let deal = match position.leave {
-            None => deal,
-            Some(leave) => deal.closed(leave.bar, &position.paid(&filled, entry_bar, &leave, terms, k + 1, draws)),
-        };
-        Money::Deal(deal, Stake { price: filled.price, lots: filled.lots })
-    }
-}
-
 impl Position {
-    /// The money of leaving as `leave` says, by fill number `k`.
-    pub(super) fn paid(
+    /// The round trip that leaves as `leave` says, filled as numbers `k` and `k + 1`; none if the order is refused.
+    /// `mids`: extremes of the middle price over the bars the position is marked on.
+    #[inline(always)]
+    pub(super) fn trip(
         &self,
-        filled: &Filled,
-        entry_bar: usize,
+        course: &Course<'_>,
+        entry: usize,
         leave: &Leave,
-        terms: &Terms,
+        mids: (f64, f64),
         k: u64,
-        draws: &DrawTable,
-    ) -> Paid {
-        Paid::new(&self.wish, filled, entry_bar, leave, terms, k, draws)
+    ) -> Option<(Deal, Held)> {
+        let Course { plan, draws, .. } = course;
+        let filled = self.wish.fill(&plan.terms, k, draws)?;
+        let paid = Paid::new(&self.wish, &filled, leave, &plan.terms, k + 1, draws);
+        let held = Held::new(&self.wish, &filled, entry, leave.bar);
+        Some((Deal::new(course, &held, filled.fee, mids, &paid), held))
+    }
+
+    /// As [`Position::trip`], for a way out that may be earlier than the natural one.
+    pub(super) fn trip_until(&self, course: &Course<'_>, entry: usize, leave: &Leave, k: u64) -> Option<(Deal, Held)> {
+        let mids = match self.leave {
+            Some(natural) if natural.bar == leave.bar => self.mids,
+            _ => course.landmarks.mids(entry..leave.bar),
+        };
+        self.trip(course, entry, leave, mids, k)
     }
 }
 
@@ -100,54 +85,75 @@ pub(super) struct Ground<'a> {
     pub(super) end: usize,
 }
 
-impl ExitRule<'_> {
-    /// What an entry at the close of bar `i` comes to.
-    pub(super) fn entry(&self, ground: &Ground<'_>, conditions: &ConditionSet<'_>, i: usize) -> Entry {
-        let (stop, target) = (self.stop.map(|term| term.value(i)), self.target.map(|term| term.value(i)));
+/// What an entry at the close of `bar` comes to is looked for.
+#[derive(Clone, Copy)]
+pub(super) struct Search<'s, 'a> {
+    pub(super) exit: &'s ExitRule<'a>,
+    pub(super) conditions: &'s ConditionSet<'a>,
+    pub(super) ground: Ground<'s>,
+    pub(super) bar: usize,
+}
+
+impl WithSimd for Search<'_, '_> {
+    type Output = Entry;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Entry {
+        let Self { exit, ground, bar, .. } = self;
+        let (stop, target) = (exit.stop.map(|term| term.value(bar)), exit.target.map(|term| term.value(bar)));
         if stop.is_some_and(f64::is_nan) || target.is_some_and(f64::is_nan) {
             return Entry::Undefined;
         }
-        let rounded = |level: Option<f64>| match self.level_decimals {
+        let rounded = |level: Option<f64>| match exit.level_decimals {
             Some(decimals) => level.map(|value| round_decimal(value, decimals)),
             None => level,
         };
-        let direction = self.rule.direction;
+        let direction = exit.rule.direction;
         let requested = match direction {
-            Direction::Long => ground.bars.ask.close[i],
-            Direction::Short => ground.bars.bid.close[i],
+            Direction::Long => ground.bars.ask.close[bar],
+            Direction::Short => ground.bars.bid.close[bar],
         };
-        let lots = self.rule.lots.map(|lots| lots.get());
+        let lots = exit.rule.lots.map(|lots| lots.get());
         let wish = Wish { direction, requested, stop: rounded(stop), target: rounded(target), lots };
-        if let Err(error) = check_signal(ground.bars, i, requested, wish.stop, wish.target, lots, Variant::V2) {
+        if let Err(error) = check_signal(ground.bars, bar, requested, wish.stop, wish.target, lots, Variant::V2) {
             return Entry::Invalid(Box::new(error));
         }
-        let leave = self.leave(ground, conditions, i, &wish);
-        let marked_to = leave.map_or(ground.end, |leave| leave.bar);
-        let mids = ground.landmarks.mid_zones.extremes_in(&ground.landmarks.mid, i..marked_to);
+        let (leave, mids) = self.leave(simd, &wish);
         Entry::Position(Position { wish, leave, mids })
     }
+}
 
-    /// The earliest of levels, exit condition and limit in bars; on the same bar in this order.
-    fn leave(&self, ground: &Ground<'_>, conditions: &ConditionSet<'_>, i: usize, wish: &Wish) -> Option<Leave> {
-        let Ground { bars, landmarks, buffer, end } = *ground;
-        let limit = self.rule.exit.hold_bars.map(|hold| i.saturating_add((hold as usize).max(1)));
+impl Search<'_, '_> {
+    /// The earliest of levels, exit condition and limit in bars; on the same bar in this order. With the extremes of the
+    /// middle price until then.
+    #[inline(always)]
+    fn leave<S: Simd>(&self, simd: S, wish: &Wish) -> (Option<Leave>, (f64, f64)) {
+        let Self { exit, conditions, ground: Ground { bars, landmarks, buffer, end }, bar: entry } = *self;
+        let direction = wish.direction;
+        let limit = exit.rule.exit.hold_bars.map(|hold| entry.saturating_add((hold as usize).max(1)));
         let limit = limit.filter(|bar| *bar < end);
-        let end = limit.map_or(end, |bar| bar + 1);
-        let bracket = Bracket::new(wish.direction, wish.stop, wish.target, buffer);
-        let level = landmarks.first_reached(bars, wish.direction, bracket, i + 1, end);
-        let signal_end = level.unwrap_or(end);
-        let signal = self.condition.as_ref().and_then(|node| first_set(conditions, node, i + 1, signal_end));
-        if let Some(bar) = signal {
-            return Some(at_close(bars, wish.direction, bar, ExitReason::Signal));
+        let limited = limit.map_or(end, |bar| bar + 1);
+        let bracket = Bracket::new(direction, wish.stop, wish.target, buffer);
+        let (level, mids) = landmarks.first_reached(simd, bars, direction, bracket, entry, limited);
+        let signal =
+            exit.condition.as_ref().and_then(|node| first_set(conditions, node, entry + 1, level.unwrap_or(limited)));
+        let leave = match (signal, level) {
+            (Some(bar), _) => Some(at_close(bars, direction, bar, ExitReason::Signal)),
+            (None, Some(bar)) => leave_at_level(bars, wish, buffer, bar),
+            (None, None) => limit.map(|bar| at_close(bars, direction, bar, ExitReason::Timeout)),
+        };
+        match mids {
+            Some(mids) if signal.is_none() && level.is_some() => (leave, mids),
+            _ => {
+                let marked = entry..leave.map_or(end, |leave| leave.bar);
+                (leave, landmarks.mid_zones.extremes_in(simd, &landmarks.mid, marked))
+            }
         }
-        if let Some(bar) = level {
-            return leave_at_level(bars, wish, buffer, bar);
-        }
-        limit.map(|bar| at_close(bars, wish.direction, bar, ExitReason::Timeout))
     }
 }
 
 /// Leaves at the level that `bar` reaches.
+#[inline(always)]
 fn leave_at_level(bars: &Bars, wish: &Wish, buffer: f64, bar: usize) -> Option<Leave> {
     let levels = Levels { direction: wish.direction, stop: wish.stop, target: wish.target, triggered_now: None };
     let exit = level_exit(bars, bar, levels, buffer, Variant::V2)?;
@@ -155,6 +161,7 @@ fn leave_at_level(bars: &Bars, wish: &Wish, buffer: f64, bar: usize) -> Option<L
 }
 
 /// Leaves at the close of `bar`.
+#[inline(always)]
 pub(super) fn at_close(bars: &Bars, direction: Direction, bar: usize, reason: ExitReason) -> Leave {
     let base_price = match direction {
         Direction::Long => bars.bid.close[bar],
@@ -178,21 +185,63 @@ fn first_set(conditions: &ConditionSet<'_>, node: &Node, from: usize, end: usize
     None
 }
 
-/// Entries of one rule in one piece of time, filled when first asked for, and what they come to under fixed terms.
+/// Entries of one rule in one piece of time, found when first asked for.
 #[derive(Debug, Default)]
 pub(super) struct ExitTable {
     start: usize,
-    /// Per bar of the piece: what an entry on it comes to under the terms in force.
-    ends: Vec<End>,
-    /// Per bar of the piece: 0, or one more than its place in the lists.
-    places: Vec<u16>,
-    entries: Vec<Entry>,
-    deals: Vec<Deal>,
-    stakes: Vec<Stake>,
+    /// One per bar of the piece.
+    slots: Vec<Slot>,
     /// The terms in force.
     terms: usize,
     /// Entries found so far, over all pieces.
     pub(super) found: u64,
+}
+
+/// An entry on one bar.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    /// What it comes to under the terms in force.
+    end: End,
+    /// Its round trip, if it comes to one.
+    trip: u32,
+    /// 0, or one more than the number of its position.
+    position: u32,
+}
+
+impl Slot {
+    const EMPTY: Self = Self { end: End::UNKNOWN, trip: 0, position: 0 };
+}
+
+/// Positions found, and the round trips of those that were asked for under fixed terms.
+#[derive(Debug, Default)]
+pub(super) struct Deals {
+    positions: Vec<Position>,
+    trips: Vec<(Deal, Held)>,
+}
+
+impl Deals {
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.positions.clear();
+        self.trips.clear();
+    }
+
+    /// Round trips there are.
+    pub(super) fn len(&self) -> usize {
+        self.trips.len()
+    }
+
+    /// The round trip at a place.
+    #[inline]
+    pub(super) fn trip(&self, place: u32) -> &(Deal, Held) {
+        &self.trips[place as usize]
+    }
+
+    /// Returns the place.
+    pub(super) fn push(&mut self, trip: (Deal, Held)) -> u32 {
+        self.trips.push(trip);
+        self.trips.len() as u32 - 1
+    }
 }
 
 /// The bar that a position leaves on, or what else an entry comes to: numbers behind every bar.
@@ -219,17 +268,11 @@ impl End {
 }
 
 impl ExitTable {
-    /// Forgets everything; the piece is `start .. start + len`, `len` at most 65,535.
-    pub(super) fn reset(&mut self, start: usize, len: usize) {
-        debug_assert!(len < usize::from(u16::MAX));
+    /// Forgets everything; the piece is `start .. start + len`. Entries are kept if more than one run asks for them.
+    pub(super) fn reset(&mut self, start: usize, len: usize, shared: bool) {
         self.start = start;
-        self.ends.clear();
-        self.ends.resize(len, End::UNKNOWN);
-        self.places.clear();
-        self.places.resize(len, 0);
-        self.entries.clear();
-        self.deals.clear();
-        self.stakes.clear();
+        self.slots.clear();
+        self.slots.resize(if shared { len } else { 0 }, Slot::EMPTY);
         self.terms = usize::MAX;
     }
 
@@ -237,57 +280,92 @@ impl ExitTable {
     pub(super) fn under_terms(&mut self, terms: usize) {
         if self.terms != terms {
             self.terms = terms;
-            self.ends.fill(End::UNKNOWN);
+            self.slots.iter_mut().for_each(|slot| slot.end = End::UNKNOWN);
         }
     }
 
-    /// The entry on bar `i`, found by `find` if nobody asked before.
-    pub(super) fn entry(&mut self, i: usize, find: impl FnOnce() -> Entry) -> &Entry {
-        let place = self.place(i, find);
-        &self.entries[place]
-    }
-
-    fn place(&mut self, i: usize, find: impl FnOnce() -> Entry) -> usize {
-        let place = self.places[i - self.start];
-        if place != 0 {
-            return usize::from(place) - 1;
-        }
-        self.found += 1;
-        self.entries.push(find());
-        self.deals.push(Deal::NONE);
-        self.stakes.push(Stake::default());
-        self.places[i - self.start] = self.entries.len() as u16;
-        self.entries.len() - 1
-    }
-
-    /// What an entry on bar `i` comes to, as far as it is known.
+    /// What an entry on bar `i` comes to, as far as it is known, and the place of its round trip.
     #[inline]
-    pub(super) fn end(&self, i: usize) -> End {
-        self.ends[i - self.start]
+    pub(super) fn end(&self, i: usize) -> (End, u32) {
+        let slot = self.slots.get(i - self.start).copied().unwrap_or(Slot::EMPTY);
+        (slot.end, slot.trip)
     }
 
-    /// What an entry on bar `i`, found by `find`, comes to under `terms`, which are those in force and the same for
-    /// every fill.
+    /// What is looked for, found if nobody asked before.
+    pub(super) fn entry(&mut self, search: Search<'_, '_>, deals: &mut Deals) -> Entry {
+        Arch::new().dispatch(Known { table: self, search, deals })
+    }
+
+    /// What is looked for comes to under the terms of `course`, which are those in force and the same for every fill.
     #[inline(never)]
-    pub(super) fn reckon(&mut self, i: usize, terms: &Terms, draws: &DrawTable, find: impl FnOnce() -> Entry) -> End {
-        let place = self.place(i, find);
-        let end = match self.entries[place].money(i, terms, 0, draws) {
-            Money::Undefined => End::UNDEFINED,
-            Money::Invalid => End::INVALID,
-            Money::Refused => End::REFUSED,
-            Money::Deal(deal, stake) => {
-                (self.deals[place], self.stakes[place]) = (deal, stake);
-                if deal.exit_bar == u32::MAX { End::OPEN } else { End(deal.exit_bar) }
+    pub(super) fn reckon(&mut self, course: &Course<'_>, search: Search<'_, '_>, deals: &mut Deals) -> (End, u32) {
+        Arch::new().dispatch(Reckon { course, table: self, search, deals })
+    }
+}
+
+/// Finds an entry, or takes it from its table.
+struct Known<'k, 's, 'a> {
+    table: &'k mut ExitTable,
+    search: Search<'s, 'a>,
+    deals: &'k mut Deals,
+}
+
+impl WithSimd for Known<'_, '_, '_> {
+    type Output = Entry;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Entry {
+        let Self { table, search, deals } = self;
+        let mut slot = table.slots.get_mut(search.bar - table.start);
+        if let Some(Slot { position: position @ 1.., .. }) = slot {
+            return Entry::Position(deals.positions[*position as usize - 1]);
+        }
+        table.found += 1;
+        let entry = search.with_simd(simd);
+        if let (Entry::Position(position), Some(slot)) = (&entry, &mut slot) {
+            deals.positions.push(*position);
+            slot.position = deals.positions.len() as u32;
+        }
+        entry
+    }
+}
+
+/// Finds an entry and reckons its round trip.
+struct Reckon<'k, 's, 'a> {
+    course: &'k Course<'a>,
+    table: &'k mut ExitTable,
+    search: Search<'s, 'a>,
+    deals: &'k mut Deals,
+}
+
+impl WithSimd for Reckon<'_, '_, '_> {
+    type Output = (End, u32);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> (End, u32) {
+        let Self { course, table, search, deals } = self;
+        let bar = search.bar;
+        let entry = Known { table, search, deals }.with_simd(simd);
+        let mut place = 0;
+        let end = match entry {
+            Entry::Undefined => End::UNDEFINED,
+            Entry::Invalid(_) => End::INVALID,
+            Entry::Position(Position { wish, leave: None, .. }) => {
+                if wish.fill(&course.plan.terms, 0, course.draws).is_some() { End::OPEN } else { End::REFUSED }
+            }
+            Entry::Position(position @ Position { leave: Some(leave), mids, .. }) => {
+                match position.trip(course, bar, &leave, mids, 0) {
+                    None => End::REFUSED,
+                    Some(trip) => {
+                        place = deals.push(trip);
+                        End(leave.bar as u32)
+                    }
+                }
             }
         };
-        self.ends[i - self.start] = end;
-        end
-    }
-
-    /// What was reckoned of the position entered on bar `i`.
-    #[inline]
-    pub(super) fn deal(&self, i: usize) -> (&Deal, &Stake) {
-        let place = usize::from(self.places[i - self.start]) - 1;
-        (&self.deals[place], &self.stakes[place])
+        if let Some(slot) = table.slots.get_mut(bar - table.start) {
+            (slot.end, slot.trip) = (end, place);
+        }
+        (end, place)
     }
 }

@@ -4,13 +4,20 @@
 //! looked at only where a bound could move the peak or the largest fall. Every quantity is accumulated from the same
 //! numbers in the same order as in [`walk`](super::walk::walk), so trades and metrics are equal to the bit.
 
+use std::ops::Range;
+
+use pulp::{Scalar, Simd};
+
 use crate::backtest::landmarks::Landmarks;
 use crate::backtest::walk::Plan;
 use crate::data::Bars;
 use crate::error::{Error, Result};
 use crate::execution::{DrawTable, ExitReason, Terms, r_multiple};
-use crate::metrics::{Counters, DayEnds, Drawdown, EquityFacts, Summary, TradeFacts, TradeSums, summarise_sums};
-use crate::portfolio::Ledger;
+use crate::metrics::{
+    Counters, DayEnds, Drawdown, EquityFacts, Summary, TradeCounts, TradeFacts, TradeSums, summarise_sums,
+};
+use crate::portfolio::{after_exit, after_fee};
+use crate::simd::lanes;
 use crate::strategy::OrderType;
 use crate::units::Direction;
 
@@ -42,6 +49,7 @@ pub(super) struct Filled {
 
 impl Wish {
     /// Fills as number `k`; none if the order is refused.
+    #[inline(always)]
     pub(super) fn fill(&self, terms: &Terms, k: u64, draws: &DrawTable) -> Option<Filled> {
         let price = terms.market_price(self.direction, self.requested, k, draws);
         terms.guard(self.direction, OrderType::Market, price, self.stop).ok()?;
@@ -51,135 +59,193 @@ impl Wish {
 }
 
 /// The money of an exit.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Paid {
     pub(super) price: f64,
     pub(super) fee: f64,
-    pub(super) facts: TradeFacts,
+    pub(super) result: f64,
+    /// None without a stop.
+    pub(super) r_stop: Option<f64>,
 }
 
 impl Paid {
     /// Leaves as fill number `k`.
-    pub(super) fn new(
-        wish: &Wish,
-        filled: &Filled,
-        entry_bar: usize,
-        leave: &Leave,
-        terms: &Terms,
-        k: u64,
-        draws: &DrawTable,
-    ) -> Self {
+    #[inline(always)]
+    pub(super) fn new(wish: &Wish, filled: &Filled, leave: &Leave, terms: &Terms, k: u64, draws: &DrawTable) -> Self {
         let price = terms.exit_price(wish.direction, leave.reason, leave.base_price, k, draws);
         let r_stop = r_multiple(wish.direction, filled.price, price, wish.stop);
         let result = terms.result(wish.direction, filled.price, price, filled.lots, r_stop);
-        let facts = TradeFacts {
-            result,
-            r: result / terms.risk,
-            r_stop,
-            hold_bars: (leave.bar - entry_bar) as u32,
-            long: wish.direction == Direction::Long,
-        };
-        Self { price, fee: terms.exit_fee(leave.reason, price, filled.lots), facts }
+        Self { price, fee: terms.exit_fee(leave.reason, price, filled.lots), result, r_stop }
     }
 }
 
-/// A round trip as the account sees it: all that most trades are looked at for, in one line of the cache.
+/// A position that was held: what is needed to look at it bar by bar.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[repr(align(64))]
-pub(super) struct Deal {
-    pub(super) entry_fee: f64,
-    pub(super) exit_fee: f64,
-    /// Bounds of the open profit over the bars it is marked on.
-    pub(super) least: f64,
-    pub(super) greatest: f64,
-    pub(super) result: f64,
-    pub(super) r: f64,
-    pub(super) r_stop: f64,
-    pub(super) exit_bar: u32,
-    pub(super) long: bool,
-    pub(super) has_stop: bool,
-    /// Both bounds are reached on these bars.
-    pub(super) reached: bool,
+pub(super) struct Held {
+    entry: u32,
+    exit: u32,
+    direction: Direction,
+    price: f64,
+    lots: f64,
+}
+
+impl Held {
+    #[inline(always)]
+    pub(super) fn new(wish: &Wish, filled: &Filled, entry: usize, exit: usize) -> Self {
+        let Filled { price, lots, .. } = *filled;
+        Self { entry: entry as u32, exit: exit as u32, direction: wish.direction, price, lots }
+    }
+
+    /// Bars it is marked on.
+    fn bars(&self) -> Range<usize> {
+        self.entry as usize..self.exit as usize
+    }
+
+    /// Open profit where the middle price is `mid`.
+    #[inline(always)]
+    fn profit(&self, terms: &Terms, mid: f64) -> f64 {
+        terms.gain(self.direction, self.price, mid, self.lots)
+    }
+
+    /// The least and the greatest open profit between two middle prices: it is monotone, also after rounding.
+    #[inline(always)]
+    fn profits(&self, terms: &Terms, (low, high): (f64, f64)) -> (f64, f64) {
+        let (at_low, at_high) = (self.profit(terms, low), self.profit(terms, high));
+        if self.direction == Direction::Long { (at_low, at_high) } else { (at_high, at_low) }
+    }
+}
+
+lanes! {
+    /// A round trip as the account sees it.
+    pub(super) struct Deal {
+        entry_day: u64s,
+        /// See [`Tally`].
+        tally: u64s,
+        entry_fee: f64s,
+        exit_fee: f64s,
+        /// Extremes of the open profit over the bars it is marked on.
+        least: f64s,
+        greatest: f64s,
+        /// Open profit on the last bar of the entry's day, if the exit is on the next one; undefined if it is on the same,
+        /// infinite if it is on a later one.
+        night: f64s,
+        ..facts: TradeFacts,
+    }
 }
 
 impl Deal {
-    /// A place not filled yet.
-    pub(super) const NONE: Self = Self {
-        entry_fee: 0.0,
-        exit_fee: 0.0,
-        least: 0.0,
-        greatest: 0.0,
-        result: 0.0,
-        r: 0.0,
-        r_stop: 0.0,
-        exit_bar: u32::MAX,
-        long: false,
-        has_stop: false,
-        reached: false,
-    };
-
-    /// `mids`: bounds of the middle price over the bars it is marked on; profit is monotone in it, also after rounding.
-    pub(super) fn new(wish: &Wish, filled: &Filled, terms: &Terms, mids: (f64, f64), reached: bool) -> Self {
-        let gain = |mid| terms.gain(wish.direction, filled.price, mid, filled.lots);
-        let (a, b) = (gain(mids.0), gain(mids.1));
-        let long = wish.direction == Direction::Long;
-        let (least, greatest) = if long { (a, b) } else { (b, a) };
-        Self { entry_fee: filled.fee, least, greatest, long, reached, ..Self::NONE }
-    }
-
-    /// With its end.
-    pub(super) fn closed(self, exit_bar: usize, paid: &Paid) -> Self {
-        let facts = &paid.facts;
+    /// `mids`: extremes of the middle price over the bars the position is marked on.
+    #[inline(always)]
+    pub(super) fn new(course: &Course<'_>, held: &Held, entry_fee: f64, mids: (f64, f64), paid: &Paid) -> Self {
+        let Landmarks { mid, day_of, day_last, .. } = course.landmarks;
+        let terms = &course.plan.terms;
+        let (least, greatest) = held.profits(terms, mids);
+        let (entry_day, exit_day) = (day_of[held.entry as usize], day_of[held.exit as usize]);
+        let night = match exit_day - entry_day {
+            0 => f64::NAN,
+            1 => Some(held.profit(terms, mid[day_last[entry_day as usize]])).filter(|x| !x.is_nan()).unwrap_or(SEVERAL),
+            _ => SEVERAL,
+        };
+        let tally = Tally::of(TradeCounts {
+            hold_bars: u64::from(held.exit - held.entry),
+            with_stop: u64::from(paid.r_stop.is_some()),
+            long: u64::from(held.direction == Direction::Long),
+        });
+        let facts = TradeFacts { result: paid.result, r: paid.result / terms.risk, r_stop: paid.r_stop.unwrap_or(0.0) };
         Self {
+            entry_day: u64::from(entry_day),
+            tally: tally.0,
+            entry_fee,
             exit_fee: paid.fee,
-            result: facts.result,
-            r: facts.r,
-            r_stop: facts.r_stop.unwrap_or(0.0),
-            has_stop: facts.r_stop.is_some(),
-            exit_bar: exit_bar as u32,
-            ..self
-        }
-    }
-
-    pub(super) fn direction(&self) -> Direction {
-        if self.long { Direction::Long } else { Direction::Short }
-    }
-
-    #[inline]
-    fn facts(&self, entry_bar: usize) -> TradeFacts {
-        TradeFacts {
-            result: self.result,
-            r: self.r,
-            r_stop: self.has_stop.then_some(self.r_stop),
-            hold_bars: self.exit_bar - entry_bar as u32,
-            long: self.long,
+            least,
+            greatest,
+            night,
+            facts,
         }
     }
 }
 
-/// What the open profit of a position is reckoned from.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Stake {
-    pub(super) price: f64,
-    pub(super) lots: f64,
-}
+/// Stands for the profit of one night where there are several, or where it is no number.
+const SEVERAL: f64 = f64::INFINITY;
 
-impl Stake {
-    #[inline]
-    pub(super) fn profit(&self, terms: &Terms, direction: Direction, mid: f64) -> f64 {
-        terms.gain(direction, self.price, mid, self.lots)
+/// [`TradeCounts`] in one word, to be added up over fewer than 65,536 round trips: bars held in the lower half, since
+/// positions follow each other and there are fewer than 2³² bars, then trades with a stop, then long ones.
+#[derive(Debug, Clone, Copy)]
+struct Tally(u64);
+
+impl Tally {
+    fn of(counts: TradeCounts) -> Self {
+        Self(counts.hold_bars | counts.with_stop << 32 | counts.long << 48)
+    }
+
+    fn counts(self) -> TradeCounts {
+        let Self(word) = self;
+        TradeCounts { hold_bars: word & 0xffff_ffff, with_stop: word >> 32 & 0xffff, long: word >> 48 }
     }
 }
 
-/// A round trip to be taken: entered on `bar` by a rule of this index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Trip {
-    pub(super) bar: u32,
-    pub(super) rule: u32,
+lanes! {
+    /// The account of a run up to its last round trip.
+    pub(super) struct Account {
+        balance: f64s,
+        fees: f64s,
+        /// Largest equity so far.
+        peak: f64s,
+        /// Least equity since [`Progress::account`].
+        lowest: f64s,
+        /// See [`Tally`]; since [`Progress::account`].
+        tally: u64s,
+        /// The day under way; all before it are in `ends`.
+        day: u64s,
+        /// Day of the last entry.
+        entry_day: u64s,
+        entry_days: u64s,
+        ..sums: TradeSums,
+        ..ends: DayEnds,
+    }
 }
 
-/// Before the first bar.
-const NO_BAR: isize = -1;
+impl<S: Simd> Account<S> {
+    /// Books a round trip. The mask tells where that is all; elsewhere single bars must be looked at.
+    #[inline(always)]
+    pub(super) fn book(&mut self, simd: S, deal: &Deal<S>) -> S::m64s {
+        let (none, one) = (simd.splat_u64s(0), simd.splat_u64s(1));
+        let below_peak = |equity: S::f64s| simd.less_than_f64s(equity, self.peak);
+        let flat = self.balance;
+        let (held, fees) = after_fee(simd, (flat, self.fees), deal.entry_fee);
+        let (low, high) = (simd.add_f64s(held, deal.least), simd.add_f64s(held, deal.greatest));
+        // An undefined bound decides nothing.
+        let below = simd.and_m64s(simd.and_m64s(below_peak(flat), below_peak(low)), below_peak(high));
+        let several = simd.equal_f64s(deal.night, simd.splat_f64s(SEVERAL));
+        let one_night = simd.equal_f64s(deal.night, deal.night);
+        // Where it holds and there is only one of the two.
+        let quiet = simd.xor_m64s(below, simd.and_m64s(below, several));
+
+        self.flat_until(simd, deal.entry_day);
+        self.ends.push(simd, one_night, simd.add_f64s(held, deal.night));
+        self.day = simd.add_u64s(deal.entry_day, simd.select_u64s(one_night, one, none));
+        let lower = |a: S::f64s, b: S::f64s| simd.select_f64s(simd.less_than_f64s(a, b), a, b);
+        self.lowest = lower(lower(flat, low), self.lowest);
+        let same_day = simd.equal_u64s(deal.entry_day, self.entry_day);
+        self.entry_days = simd.add_u64s(self.entry_days, simd.select_u64s(same_day, none, one));
+        self.entry_day = deal.entry_day;
+        self.tally = simd.add_u64s(self.tally, deal.tally);
+        (self.balance, self.fees) = after_exit(simd, (held, fees), deal.facts.result, deal.exit_fee);
+        self.sums.push(simd, &deal.facts);
+        quiet
+    }
+
+    /// The days before `day` end without a position.
+    #[inline(always)]
+    fn flat_until(&mut self, simd: S, day: S::u64s) {
+        let (none, one) = (simd.splat_u64s(0), simd.splat_u64s(1));
+        let later = simd.less_than_u64s(self.day, day);
+        self.ends.push(simd, later, self.balance);
+        let between = simd.sub_u64s(simd.sub_u64s(day, self.day), one);
+        self.ends.push_unchanged(simd, simd.select_u64s(later, between, none));
+        self.day = day;
+    }
+}
 
 /// A run between two trades.
 #[derive(Debug, Clone)]
@@ -188,18 +254,13 @@ pub(super) struct Progress {
     pub(super) next: usize,
     /// First bar whose equity is not taken yet; from there on it is the balance.
     flat_from: usize,
-    ledger: Ledger,
+    account: Account,
+    counts: TradeCounts,
     drawdown: Drawdown,
-    ends: DayEnds,
-    /// Last bar of the day of the last bar taken, and the equity of that bar.
-    day_end: isize,
-    day_equity: f64,
     first_equity: Option<f64>,
-    sums: TradeSums,
-    entry_days: u64,
-    /// Last bar of the day of the last entry.
-    entry_day_end: isize,
-    pub(super) counters: Counters,
+    /// Equity of the last bar, if a position is open there.
+    open_equity: Option<f64>,
+    counters: Counters,
     last_signal: Option<usize>,
     last_exit: Option<usize>,
 }
@@ -219,22 +280,36 @@ pub(super) struct Course<'a> {
 impl Progress {
     pub(super) fn new(course: &Course<'_>) -> Self {
         let balance = course.plan.initial_balance;
+        let account = Account {
+            balance,
+            fees: 0.0,
+            peak: balance,
+            lowest: f64::INFINITY,
+            tally: 0,
+            day: u64::from(course.landmarks.day_of[course.start]),
+            entry_day: u64::MAX,
+            entry_days: 0,
+            sums: TradeSums::new(),
+            ends: DayEnds::default(),
+        };
         Self {
             next: course.start,
             flat_from: course.start,
-            ledger: Ledger::new(balance),
+            account,
+            counts: TradeCounts::default(),
             drawdown: Drawdown::new(balance),
-            ends: DayEnds::default(),
-            day_end: NO_BAR,
-            day_equity: balance,
             first_equity: None,
-            sums: TradeSums::new(),
-            entry_days: 0,
-            entry_day_end: NO_BAR,
+            open_equity: None,
             counters: Counters { bars: (course.end - course.start) as u64, ..Counters::default() },
             last_signal: None,
             last_exit: None,
         }
+    }
+
+    /// Number of the next fill: they alternate entry, exit.
+    #[inline]
+    pub(super) fn fills(&self) -> u64 {
+        2 * self.account.sums.count()
     }
 
     /// No bar after an exit is forbidden.
@@ -248,6 +323,12 @@ impl Progress {
     pub(super) fn signal(&mut self, bar: usize) {
         self.counters.signals += 1;
         self.last_signal = Some(bar);
+    }
+
+    /// Signals that start no cooldown.
+    #[inline]
+    pub(super) fn count_signals(&mut self, signals: u64) {
+        self.counters.signals += signals;
     }
 
     /// The order of the signal on `bar` was refused.
@@ -287,84 +368,43 @@ impl Progress {
         earliest
     }
 
+    /// The account, to be carried on by [`Account::book`] and given back to [`Progress::set_account`].
+    #[inline]
+    pub(super) fn account(&self) -> Account {
+        Account { peak: self.drawdown.high_water(), lowest: f64::INFINITY, tally: 0, ..self.account }
+    }
+
+    /// Takes back an account after round trips, all of them quiet, of which `last` is the last.
+    #[inline]
+    pub(super) fn set_account(&mut self, account: Account, last: &Held) {
+        let exit = last.exit as usize;
+        self.drawdown.push_below_peak(account.lowest, exit - self.flat_from);
+        self.counts += Tally(account.tally).counts();
+        self.flat_from = exit;
+        self.account = account;
+    }
+
     /// Takes the bars without a position up to `until`.
-    #[inline]
-    fn flat(&mut self, landmarks: &Landmarks, until: usize) {
-        if self.flat_from >= until {
-            return;
+    fn flat(&mut self, until: usize) {
+        if self.flat_from < until {
+            self.first_equity.get_or_insert(self.account.balance);
+            self.drawdown.push_run(self.account.balance, until - self.flat_from);
         }
-        let balance = self.ledger.balance();
+    }
+
+    /// Takes `bars`, on which a position of these extremes of profit is marked on top of `balance`.
+    fn fall(&mut self, balance: f64, bars: Range<usize>, (least, greatest): (f64, f64), gain: impl Fn(usize) -> f64) {
         if self.first_equity.is_none() {
-            self.first_equity = Some(balance);
+            self.first_equity = Some(balance + gain(bars.start));
         }
-        self.drawdown.push_run(balance, until - self.flat_from);
-        if until as isize > self.day_end + 1 {
-            self.flat_days(landmarks, until, balance);
-        }
-        self.day_equity = balance;
-        self.flat_from = until;
-    }
-
-    /// Days that begin or end before `until`, all but the first of them flat.
-    #[inline(never)]
-    fn flat_days(&mut self, landmarks: &Landmarks, until: usize, balance: f64) {
-        self.begin_day(landmarks, self.flat_from);
-        if until as isize > self.day_end + 1 {
-            let (first, last) = (landmarks.day_of[self.day_end as usize], landmarks.day_of[until - 1]);
-            self.ends.push(balance);
-            self.ends.push_unchanged(u64::from(last - first - 1));
-            self.day_end = landmarks.day_last[last as usize] as isize;
-        }
-    }
-
-    /// The day of `bar` is under way.
-    #[inline]
-    fn begin_day(&mut self, landmarks: &Landmarks, bar: usize) {
-        if bar as isize > self.day_end {
-            if self.day_end != NO_BAR {
-                self.ends.push(self.day_equity);
-            }
-            self.day_end = landmarks.day_last[landmarks.day_of[bar] as usize] as isize;
-        }
-    }
-
-    /// Takes the bars `entry .. exit` on which a position is marked; `gain` is its open profit at a bar.
-    #[inline]
-    fn held(&mut self, landmarks: &Landmarks, entry: usize, exit: usize, deal: &Deal, gain: impl Fn(usize) -> f64) {
-        if entry == exit {
-            return;
-        }
-        let balance = self.ledger.balance();
-        if self.first_equity.is_none() {
-            self.first_equity = Some(balance + gain(entry));
-        }
-        let (low, high) = (balance + deal.least, balance + deal.greatest);
+        let (low, high) = (balance + least, balance + greatest);
         let peak = self.drawdown.high_water();
         // An undefined bound decides nothing.
-        if high < peak && peak - low <= self.drawdown.fall() {
-            self.drawdown.skip(exit - entry);
-        } else if high < peak && deal.reached {
-            self.drawdown.push_below_peak(low, exit - entry);
+        if high < peak && low < peak {
+            self.drawdown.push_below_peak(low, bars.len());
         } else {
-            (entry..exit).for_each(|bar| self.drawdown.push(balance + gain(bar)));
+            bars.for_each(|bar| self.drawdown.push(balance + gain(bar)));
         }
-        if exit as isize > self.day_end {
-            self.held_days(landmarks, entry, exit, |bar| balance + gain(bar));
-        }
-        self.flat_from = exit;
-    }
-
-    /// Days that begin or end between `entry` and `exit`.
-    #[inline(never)]
-    fn held_days(&mut self, landmarks: &Landmarks, entry: usize, exit: usize, equity: impl Fn(usize) -> f64) {
-        self.begin_day(landmarks, entry);
-        while exit as isize > self.day_end + 1 {
-            let last = self.day_end as usize;
-            self.ends.push(equity(last));
-            self.day_end = landmarks.day_last[landmarks.day_of[last] as usize + 1] as isize;
-        }
-        // Should the exit be on a new day, this one ends with the position open.
-        self.day_equity = equity(exit - 1);
     }
 
     /// The position of the last signal left on `exit`.
@@ -374,152 +414,83 @@ impl Progress {
         self.next = self.earliest(course, exit + 1);
     }
 
-    /// A signal on `bar` and a way out on `exit`: the round trip itself is taken later.
-    #[inline]
-    pub(super) fn enters_and_leaves(&mut self, course: &Course<'_>, bar: usize, exit: usize) {
-        self.last_signal = Some(bar);
-        self.left(course, exit);
-    }
-
-    /// Takes round trips in order, the signal of each included; `of` looks up what was reckoned of them.
-    pub(super) fn round_trips<'d>(
-        &mut self,
-        course: &Course<'_>,
-        trips: &[Trip],
-        of: impl Fn(&Trip) -> (&'d Deal, &'d Stake),
-    ) {
-        self.counters.signals += trips.len() as u64;
-        let mut rest = trips;
-        loop {
-            rest = &rest[self.quiet_trips(course, rest, &of)..];
-            let Some((trip, after)) = rest.split_first() else { return };
-            let (deal, stake) = of(trip);
-            let gain = |bar: usize| stake.profit(&course.plan.terms, deal.direction(), course.landmarks.mid[bar]);
-            self.round_trip(course, trip.bar as usize, deal, gain);
-            rest = after;
+    /// Takes a round trip; its signal and what comes after it are told apart from it.
+    pub(super) fn round_trip(&mut self, course: &Course<'_>, deal: &Deal, held: &Held) {
+        let simd = Scalar::new();
+        let mut account = self.account();
+        if account.book(simd, deal) {
+            self.set_account(account, held);
+            return;
         }
-    }
-
-    /// Takes the round trips at the head of `trips` that stay below the peak and see at most one day end, before the entry
-    /// or after it; returns how many these are.
-    #[inline]
-    fn quiet_trips<'d>(
-        &mut self,
-        course: &Course<'_>,
-        trips: &[Trip],
-        of: &impl Fn(&Trip) -> (&'d Deal, &'d Stake),
-    ) -> usize {
-        let Landmarks { day_of, day_last, mid, .. } = course.landmarks;
-        let (mut drawdown, mut ledger, mut sums, mut ends) = (self.drawdown, self.ledger, self.sums, self.ends);
-        let peak = drawdown.high_water();
-        let (mut flat_from, mut day_end, mut entry_day_end) = (self.flat_from, self.day_end, self.entry_day_end);
-        let (mut taken, mut exposed, mut entry_days) = (0, 0, 0);
-        for trip in trips {
-            // The day under way is not begun yet.
-            if flat_from as isize > day_end {
-                break;
-            }
-            let (deal, stake) = of(trip);
-            let (entry, exit) = (trip.bar as usize, deal.exit_bar as usize);
-            let flat = ledger.balance();
-            let held = flat - deal.entry_fee;
-            let (low, high) = (held + deal.least, held + deal.greatest);
-            // An undefined bound decides nothing.
-            let below = (flat < peak) & (high < peak) & (low < peak) & deal.reached;
-            if !below {
-                break;
-            }
-            let mut days = [day_end; 2];
-            if exit as isize > day_end {
-                let (last, later) = (day_of[day_end as usize] as usize, entry as isize > day_end);
-                let day = if later { day_of[entry] as usize } else { last + 1 };
-                if exit > day_last[day] {
-                    break;
-                }
-                if later {
-                    ends.push(flat);
-                    ends.push_unchanged((day - last - 1) as u64);
-                    days[0] = day_last[day] as isize;
-                } else {
-                    ends.push(held + stake.profit(&course.plan.terms, deal.direction(), mid[day_end as usize]));
-                }
-                days[1] = day_last[day] as isize;
-            }
-            drawdown.push_below_peak(flat, entry - flat_from);
-            drawdown.push_below_peak(low, exit - entry);
-            // The days of entry and exit.
-            let [entry_day, exit_day] = days;
-            entry_days += u64::from(entry_day_end != entry_day);
-            (entry_day_end, day_end) = (entry_day, exit_day);
-            ledger.book_entry(deal.entry_fee);
-            ledger.book_exit(deal.result, deal.exit_fee);
-            sums.push(&deal.facts(entry));
-            exposed += u64::from(deal.exit_bar - trip.bar);
-            flat_from = exit;
-            taken += 1;
+        let Landmarks { mid, day_last, day_of, .. } = course.landmarks;
+        let gain = |bar: usize| held.profit(&course.plan.terms, mid[bar]);
+        let bars = held.bars();
+        self.flat(bars.start);
+        let (balance, _) = after_fee(simd, (self.account.balance, self.account.fees), deal.entry_fee);
+        self.fall(balance, bars.clone(), (deal.least, deal.greatest), gain);
+        let mut before = self.account;
+        before.flat_until(simd, deal.entry_day);
+        let nights = day_of[bars.start]..day_of[bars.end];
+        account.day = u64::from(nights.end);
+        for day in nights {
+            before.ends.push(simd, true, balance + gain(day_last[day as usize]));
         }
-        (self.drawdown, self.ledger, self.sums, self.ends) = (drawdown, ledger, sums, ends);
-        (self.flat_from, self.day_end, self.entry_day_end) = (flat_from, day_end, entry_day_end);
-        self.counters.fills += 2 * taken as u64;
-        self.counters.exposed_bars += exposed;
-        self.entry_days += entry_days;
-        taken
+        self.counts += Tally(account.tally).counts();
+        self.flat_from = bars.end;
+        self.account = Account { ends: before.ends, ..account };
     }
 
-    /// A position entered on `entry` that is closed as `deal` says; `gain` is its open profit at a bar.
-    pub(super) fn round_trip(&mut self, course: &Course<'_>, entry: usize, deal: &Deal, gain: impl Fn(usize) -> f64) {
-        let exit = deal.exit_bar as usize;
-        self.enters(course, entry, deal);
-        self.held(course.landmarks, entry, exit, deal, gain);
-        self.ledger.book_exit(deal.result, deal.exit_fee);
-        self.sums.push(&deal.facts(entry));
-        if entry as isize > self.entry_day_end {
-            self.entry_days += 1;
-            let landmarks = course.landmarks;
-            self.entry_day_end = landmarks.day_last[landmarks.day_of[entry] as usize] as isize;
+    /// A position, entered at this fee, that is still open on the last bar.
+    pub(super) fn stays_open(&mut self, course: &Course<'_>, fee: f64, held: &Held) {
+        let simd = Scalar::new();
+        let Landmarks { mid, day_of, day_last, .. } = course.landmarks;
+        let gain = |bar: usize| held.profit(&course.plan.terms, mid[bar]);
+        let bars = held.bars();
+        self.flat(bars.start);
+        let account = &mut self.account;
+        account.flat_until(simd, u64::from(day_of[bars.start]));
+        (account.balance, account.fees) = after_fee(simd, (account.balance, account.fees), fee);
+        let balance = account.balance;
+        for day in day_of[bars.start]..day_of[bars.end - 1] {
+            account.ends.push(simd, true, balance + gain(day_last[day as usize]));
         }
-        self.counters.fills += 2;
-        self.counters.exposed_bars += (exit - entry) as u64;
-    }
-
-    /// A position entered on `entry` that is still open on the last bar.
-    pub(super) fn stays_open(&mut self, course: &Course<'_>, entry: usize, deal: &Deal, gain: impl Fn(usize) -> f64) {
-        self.enters(course, entry, deal);
-        let last_equity = self.ledger.balance() + gain(course.end - 1);
-        self.held(course.landmarks, entry, course.end, deal, gain);
-        self.day_equity = last_equity;
-        self.counters.fills += 1;
-        self.counters.exposed_bars += (course.end - 1 - entry) as u64;
+        let extremes = held.profits(&course.plan.terms, course.landmarks.mids(bars.clone()));
+        self.fall(balance, bars.clone(), extremes, gain);
+        self.open_equity = Some(balance + gain(bars.end - 1));
+        self.counters.exposed_bars = (bars.len() - 1) as u64;
         self.counters.open_positions_at_end = 1;
-        self.next = course.end;
-    }
-
-    #[inline]
-    fn enters(&mut self, course: &Course<'_>, entry: usize, deal: &Deal) {
-        self.flat(course.landmarks, entry);
-        self.ledger.book_entry(deal.entry_fee);
+        self.next = bars.end;
     }
 
     /// Nothing more happens: the metrics.
     ///
     /// # Errors
     /// [`Error::Consistency`] if equity is no number.
-    pub(super) fn finish(mut self, course: &Course<'_>) -> Result<(Summary, Counters, Ledger)> {
-        self.flat(course.landmarks, course.end);
-        let last_equity = self.day_equity;
+    pub(super) fn finish(mut self, course: &Course<'_>) -> Result<(Summary, Counters)> {
+        let simd = Scalar::new();
+        if self.open_equity.is_none() {
+            self.flat(course.end);
+            self.account.flat_until(simd, u64::from(course.landmarks.day_of[course.end - 1]));
+        }
+        let Account { sums, mut ends, entry_days, fees, .. } = self.account;
+        let last_equity = self.open_equity.unwrap_or(self.account.balance);
         if !last_equity.is_finite() {
             return Err(Error::Consistency { difference: f64::NAN });
         }
-        self.ends.push(self.day_equity);
+        ends.push(simd, true, last_equity);
         let times = &course.bars.open_time;
         let facts = EquityFacts {
             drawdown: self.drawdown,
-            daily: self.ends.finish(),
+            daily: ends.finish(),
             first: (times[course.start], self.first_equity.unwrap_or(last_equity)),
             last: (times[course.end - 1], last_equity),
             bars: self.counters.bars,
         };
-        let fees = self.ledger.fees_total();
-        Ok((summarise_sums(&self.sums, self.entry_days, &facts, &self.counters, fees), self.counters, self.ledger))
+        let counters = Counters {
+            fills: self.fills() + self.counters.open_positions_at_end,
+            exposed_bars: self.counters.exposed_bars + self.counts.hold_bars,
+            ..self.counters
+        };
+        Ok((summarise_sums(&sums, &self.counts, entry_days, &facts, &counters, fees), counters))
     }
 }

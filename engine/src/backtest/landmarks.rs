@@ -1,16 +1,19 @@
 //! What every jump over the same bars looks up: middle prices, extremes per block, the days.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::Simd;
 
 use crate::data::{Bars, Quotes};
-use crate::indicators::{Budget, Reservation, ZONE, Zones};
-use crate::simd::lane_bits;
+use crate::indicators::{Budget, Extremes, Reservation, ZONE, Zones};
+use crate::simd::{gather_lanes, lane_bits};
 use crate::units::{DAY_NS, Direction};
 
 /// Bars of the wider blocks over [`ZONE`].
 const WIDE: usize = 64;
+/// Bars behind an entry that are looked at one by one, before blocks of them are.
+const NEAR: usize = 128;
 
 /// Made once per data set.
 #[derive(Debug)]
@@ -67,6 +70,13 @@ impl Bracket {
         }
     }
 
+    /// One bit per bar.
+    #[inline(always)]
+    fn reached_in<S: Simd>(&self, simd: S, low: S::f64s, high: S::f64s) -> u64 {
+        let below = simd.less_than_or_equal_f64s(low, simd.splat_f64s(self.lower));
+        lane_bits::<S>(simd.or_m64s(below, simd.less_than_or_equal_f64s(simd.splat_f64s(self.upper), high)))
+    }
+
     /// No bar can leave.
     fn is_open(&self) -> bool {
         self.lower == f64::NEG_INFINITY && self.upper == f64::INFINITY
@@ -98,36 +108,77 @@ impl Landmarks {
         Self { mid, mid_zones, day_of, day_last, bid, ask, _reservation: reservation }
     }
 
-    /// The first bar of `from .. end` on which a position of `direction` reaches `bracket`.
-    pub(crate) fn first_reached(
+    /// Extremes of the middle price.
+    pub(crate) fn mids(&self, bars: Range<usize>) -> (f64, f64) {
+        self.mid_zones.extremes_of(&self.mid, bars)
+    }
+
+    /// The first bar behind `entry` and before `end` on which a position of `direction` reaches `bracket`; and where that
+    /// was seen on the way, the extremes of the middle price from `entry` to the bar before it.
+    #[inline(always)]
+    pub(crate) fn first_reached<S: Simd>(
         &self,
+        simd: S,
         bars: &Bars,
         direction: Direction,
         bracket: Bracket,
-        from: usize,
+        entry: usize,
         end: usize,
-    ) -> Option<usize> {
-        if bracket.is_open() || from >= end {
-            return None;
+    ) -> (Option<usize>, Option<(f64, f64)>) {
+        if bracket.is_open() || entry + 1 >= end {
+            return (None, None);
         }
         let (quotes, ranges) = match direction {
             Direction::Long => (&bars.bid, &self.bid),
             Direction::Short => (&bars.ask, &self.ask),
         };
-        let (lows, highs) = (&quotes.low[..end], &quotes.high[..end]);
+        let near = end.min(entry + 1 + NEAR);
+        let (lows, highs) = (&quotes.low[entry + 1..near], &quotes.high[entry + 1..near]);
+        // One bar earlier than the others: how far a bar goes is seen once the next one leaves or not.
+        let mids = &self.mid[entry..near - 1];
+        let mut extremes = Extremes::new(simd);
+        let lanes = gather_lanes::<S::u64s, u64>(S::F64_LANES, |lane| lane as u64);
+        let (lows, highs, mids) = (S::as_simd_f64s(lows).0, S::as_simd_f64s(highs).0, S::as_simd_f64s(mids).0);
+        for (at, ((low, high), mid)) in lows.iter().zip(highs).zip(mids).enumerate() {
+            let reached = bracket.reached_in(simd, *low, *high);
+            if reached != 0 {
+                let lane = reached.trailing_zeros();
+                extremes.take_where(simd, simd.less_than_or_equal_u64s(lanes, simd.splat_u64s(lane.into())), *mid);
+                return (Some(entry + 1 + at * S::F64_LANES + lane as usize), Some(extremes.finish(simd)));
+            }
+            extremes.take(simd, *mid);
+        }
+        let seen = entry + lows.len() * S::F64_LANES;
+        let Some(bar) = ranges.first_reached(simd, quotes, bracket, seen + 1, end) else { return (None, None) };
+        let (low, high) = self.mid_zones.extremes_in(simd, &self.mid, seen..bar);
+        extremes.take(simd, simd.splat_f64s(low));
+        extremes.take(simd, simd.splat_f64s(high));
+        (Some(bar), Some(extremes.finish(simd)))
+    }
+}
+
+impl Ranges {
+    /// The first bar of `from .. end` that reaches `bracket`.
+    #[inline(always)]
+    fn first_reached<S: Simd>(
+        &self,
+        simd: S,
+        quotes: &Quotes,
+        bracket: Bracket,
+        from: usize,
+        end: usize,
+    ) -> Option<usize> {
         let Bracket { lower, upper } = bracket;
         // The rest of the first block, then whole blocks as far as nothing in them is reached.
-        let first_end = (from / ZONE + 1) * ZONE;
-        if let Some(found) = scan(lows, highs, lower, upper, from, first_end.min(end)) {
+        let blocks = end.div_ceil(ZONE);
+        let mut block = from.div_ceil(ZONE);
+        if let Some(found) = scan(simd, quotes, bracket, from..end.min(block * ZONE)) {
             return Some(found);
         }
-        let blocks = end.div_ceil(ZONE);
-        let mut block = from / ZONE + 1;
         while block < blocks {
             if block.is_multiple_of(WIDE) {
-                let skip = |wide: usize| !(ranges.wide_low[wide] <= lower || ranges.wide_high[wide] >= upper);
                 let mut wide = block / WIDE;
-                while wide < ranges.wide_low.len() && skip(wide) {
+                while wide < self.wide_low.len() && !(self.wide_low[wide] <= lower || self.wide_high[wide] >= upper) {
                     wide += 1;
                 }
                 block = block.max(wide * WIDE);
@@ -135,10 +186,10 @@ impl Landmarks {
                     return None;
                 }
             }
-            if ranges.low[block] <= lower || ranges.high[block] >= upper {
+            if self.low[block] <= lower || self.high[block] >= upper {
                 let start = block * ZONE;
                 // In the last block what reaches it may lie behind the end.
-                if let Some(found) = scan(lows, highs, lower, upper, start, (start + ZONE).min(end)) {
+                if let Some(found) = scan(simd, quotes, bracket, start..end.min(start + ZONE)) {
                     return Some(found);
                 }
             }
@@ -148,51 +199,34 @@ impl Landmarks {
     }
 }
 
-/// The first bar of `from .. end` that reaches a level.
-fn scan(lows: &[f64], highs: &[f64], lower: f64, upper: f64, from: usize, end: usize) -> Option<usize> {
-    let (lows, highs) = (&lows[from..end], &highs[from..end]);
-    Arch::new().dispatch(Scan { lows, highs, lower, upper }).map(|at| from + at)
-}
-
-/// Bars of equal number; `lows[k] <= lower` or `highs[k] >= upper` is looked for.
-struct Scan<'a> {
-    lows: &'a [f64],
-    highs: &'a [f64],
-    lower: f64,
-    upper: f64,
-}
-
-impl WithSimd for Scan<'_> {
-    type Output = Option<usize>;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Option<usize> {
-        let Self { lows, highs, lower, upper } = self;
-        let Some(rest) = lows.len().checked_sub(S::F64_LANES) else {
-            return lows.iter().zip(highs).position(|(low, high)| *low <= lower || *high >= upper);
-        };
-        let (below, above) = (simd.splat_f64s(lower), simd.splat_f64s(upper));
-        let first = |low: S::f64s, high: S::f64s| {
-            let reached =
-                simd.or_m64s(simd.less_than_or_equal_f64s(low, below), simd.less_than_or_equal_f64s(above, high));
-            lane_bits::<S>(reached).trailing_zeros() as usize
-        };
-        let (lows_of, highs_of) = (S::as_simd_f64s(lows).0, S::as_simd_f64s(highs).0);
-        for (at, (low, high)) in lows_of.iter().zip(highs_of).enumerate() {
-            let lane = first(*low, *high);
-            if lane < S::F64_LANES {
-                return Some(at * S::F64_LANES + lane);
+/// The first bar of `range` that reaches a level.
+#[inline(always)]
+fn scan<S: Simd>(simd: S, quotes: &Quotes, bracket: Bracket, range: Range<usize>) -> Option<usize> {
+    let (lows, highs) = (&quotes.low[range.clone()], &quotes.high[range.clone()]);
+    let Some(rest) = lows.len().checked_sub(S::F64_LANES) else {
+        for (at, (low, high)) in lows.iter().zip(highs).enumerate() {
+            if *low <= bracket.lower || *high >= bracket.upper {
+                return Some(range.start + at);
             }
         }
-        // What is left over is looked at together with bars before it that do not reach a level.
-        let (low, high) = (S::as_simd_f64s(&lows[rest..]).0.first()?, S::as_simd_f64s(&highs[rest..]).0.first()?);
-        let lane = first(*low, *high);
-        (lane < S::F64_LANES).then_some(rest + lane)
+        return None;
+    };
+    for (at, (low, high)) in S::as_simd_f64s(lows).0.iter().zip(S::as_simd_f64s(highs).0).enumerate() {
+        let reached = bracket.reached_in(simd, *low, *high);
+        if reached != 0 {
+            return Some(range.start + at * S::F64_LANES + reached.trailing_zeros() as usize);
+        }
     }
+    // What is left over is looked at together with bars before it that do not reach a level.
+    let (low, high) = (S::as_simd_f64s(&lows[rest..]).0.first()?, S::as_simd_f64s(&highs[rest..]).0.first()?);
+    let reached = bracket.reached_in(simd, *low, *high);
+    if reached == 0 { None } else { Some(range.start + rest + reached.trailing_zeros() as usize) }
 }
 
 #[cfg(test)]
 mod tests {
+    use pulp::WithSimd;
+
     use super::*;
     use crate::indicators::Unlimited;
     use crate::units::Timeframe;
@@ -224,10 +258,53 @@ mod tests {
             let level = |step: usize| (k % step > 0).then(|| 90.0 + (k * 13 % 400) as f64 / 10.0);
             let (stop, target) = (level(3).map(|x| x - 12.0), level(4).map(|x| x + 14.0));
             let bracket = Bracket::new(direction, stop, target, 0.25);
-            let (from, end) = (k * 17 % 5000, 9000 - k * 11 % 3000);
+            let (from, end) = (1 + k * 17 % 5000, 9000 - k * 11 % 3000);
             let side = if direction == Direction::Long { &bars.bid } else { &bars.ask };
             let plain = (from..end).find(|i| side.low[*i] <= bracket.lower || side.high[*i] >= bracket.upper);
-            assert_eq!(landmarks.first_reached(&bars, direction, bracket, from, end), plain, "{k}");
+            let mids = plain.map(|bar| landmarks.mids(from - 1..bar));
+            for found in crate::simd::on_all_widths(|| Reached {
+                landmarks: &landmarks,
+                bars: &bars,
+                direction,
+                bracket,
+                from,
+                end,
+            }) {
+                assert_eq!(found, (plain, mids), "{k}");
+            }
+        }
+    }
+
+    struct Reached<'r> {
+        landmarks: &'r Landmarks,
+        bars: &'r Bars,
+        direction: Direction,
+        bracket: Bracket,
+        from: usize,
+        end: usize,
+    }
+
+    impl WithSimd for Reached<'_> {
+        type Output = (Option<usize>, Option<(f64, f64)>);
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> <Self as WithSimd>::Output {
+            let Self { landmarks, bars, direction, bracket, from, end } = self;
+            landmarks.first_reached(simd, bars, direction, bracket, from - 1, end)
+        }
+    }
+
+    struct Scan<'r> {
+        quotes: &'r Quotes,
+        bracket: Bracket,
+    }
+
+    impl WithSimd for Scan<'_> {
+        type Output = Option<usize>;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> Option<usize> {
+            scan(simd, self.quotes, self.bracket, 0..self.quotes.low.len())
         }
     }
 
@@ -240,7 +317,9 @@ mod tests {
                 [(0.0, 20.0), (-1.0, 19.0), (-1.0, 30.0), (f64::NEG_INFINITY, 18.0), (2.0, f64::INFINITY)]
             {
                 let plain = (0..len).find(|k| low[*k] <= lower || high[*k] >= upper);
-                for found in crate::simd::on_all_widths(|| Scan { lows: &low, highs: &high, lower, upper }) {
+                let bracket = Bracket { lower, upper };
+                let quotes = Quotes { low: low.clone().into(), high: high.clone().into(), ..bars(len).bid };
+                for found in crate::simd::on_all_widths(|| Scan { quotes: &quotes, bracket }) {
                     assert_eq!(found, plain, "{len} {lower} {upper}");
                 }
             }

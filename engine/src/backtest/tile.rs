@@ -11,21 +11,23 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::backtest::exits::{End, Entry, ExitRule, ExitTable, Ground, Money, Position, at_close};
-use crate::backtest::jump::{Course, Deal, Filled, Leave, Paid, Progress, Trip};
+use crate::backtest::exits::{Deals, ExitRule, ExitTable};
+use crate::backtest::jump::{Course, Progress};
 use crate::backtest::landmarks::Landmarks;
+use crate::backtest::paths::{Paths, follow};
+use crate::backtest::runner::{Found, Runner, Scene};
+use crate::backtest::settle::{Queue, settle};
 use crate::backtest::setup::{Market, Prepared};
 use crate::backtest::walk::{Nobody, Plan};
 use crate::error::{Error, Result};
-use crate::execution::ExitReason;
 use crate::indicators::{Column, ColumnKey, ZONE};
-use crate::metrics::{Counters, MetricValues, first_not_finite};
+use crate::metrics::{Counters, MetricValues};
 use crate::portfolio::Trade;
 use crate::rules::{
-    BitMask, Condition, ConditionSet, Expr, GuardEvaluator, LateGuard, MaskCache, Node, Operand, Rule, RuleSet, Term,
-    Values, read_ahead,
+    Condition, ConditionSet, Expr, GuardEvaluator, LateGuard, MaskCache, Node, Operand, Rule, RuleSet, Term, Values,
+    read_ahead,
 };
-use crate::strategy::{OrderType, Variant};
+use crate::strategy::Variant;
 use crate::units::Direction;
 
 /// One backtest of a tile.
@@ -114,8 +116,10 @@ pub struct Work {
 pub struct Workspace {
     trades: Vec<Trade>,
     tables: Vec<ExitTable>,
+    deals: Deals,
+    trips: Vec<u32>,
     words: Vec<u64>,
-    trips: Vec<Trip>,
+    paths: Paths,
     work: Work,
 }
 
@@ -123,6 +127,8 @@ pub struct Workspace {
 const PRICES: usize = 8;
 /// Bytes of columns that a piece of time may have: half the second-level cache of a small server core.
 const PIECE_BYTES: usize = 1 << 20;
+/// Deals found before round trips are settled: about a quarter of the second-level cache.
+const DEALS: usize = 2048;
 /// Powers of two, so that a piece lies within one page of a mask.
 const PIECE_BARS: Range<usize> = 1024..MaskCache::PAGE_BARS;
 
@@ -301,23 +307,6 @@ struct Group<'a> {
     runners: Vec<Runner<'a>>,
 }
 
-/// One job under way.
-struct Runner<'a> {
-    job: usize,
-    course: Course<'a>,
-    close_at_end: bool,
-    /// Per rule: when it enters.
-    when: Rc<Vec<Node>>,
-    guards: Vec<Vec<Rc<GuardEvaluator>>>,
-    gates: Option<&'a BitMask>,
-    /// Number of its terms among those of the tile; none: money changes from fill to fill.
-    terms: Option<usize>,
-    progress: Progress,
-    /// Kept if somebody wants them.
-    trades: Option<Vec<Trade>>,
-    failure: Option<Error>,
-}
-
 impl<'a> Tile<'a> {
     fn bind(jobs: &'a [Job<'a>], members: &[usize], landmarks: &'a Landmarks, binder: &Binder<'_, 'a>) -> Result<Self> {
         let mut conditions = ConditionSet::default();
@@ -390,6 +379,9 @@ impl<'a> Tile<'a> {
                 group.runners.push(runner);
             }
         }
+        for group in &mut groups {
+            group.runners.sort_by_key(|runner| (runner.terms, runner.is_plain()));
+        }
         Ok(Self { conditions, groups })
     }
 
@@ -408,20 +400,49 @@ impl<'a> Tile<'a> {
             self.conditions.prepare_all(&blocks);
             self.read_ahead(&piece);
         }
+        let Workspace { tables, deals, trips, words, paths, .. } = workspace;
+        let mut queues = Vec::new();
         for group in &mut self.groups {
             if group.runners.iter().all(|runner| !runner.enters_in(&piece)) {
                 continue;
             }
-            workspace.tables.resize_with(workspace.tables.len().max(group.exits.len()), ExitTable::default);
-            workspace.tables[..group.exits.len()].iter_mut().for_each(|table| table.reset(piece.start, piece.len()));
-            for runner in &mut group.runners {
-                if runner.enters_in(&piece) {
-                    let tables = &mut workspace.tables[..group.exits.len()];
-                    let ground = Scene { exits: &group.exits, end: group.end, piece: &piece, blocks: &blocks };
-                    runner.advance(&ground, &self.conditions, tables, &mut workspace.words, &mut workspace.trips);
+            let Group { exits, end, runners } = group;
+            tables.resize_with(tables.len().max(exits.len()), ExitTable::default);
+            let tables = &mut tables[..exits.len()];
+            let shared = runners.len() > 1;
+            tables.iter_mut().for_each(|table| table.reset(piece.start, piece.len(), shared));
+            let scene = Scene { conditions: &self.conditions, exits, end: *end, piece: &piece, blocks: &blocks };
+            let mut found = Found { tables, deals, trips };
+            for alike in runners.chunk_by_mut(|a, b| a.terms == b.terms && a.is_plain() == b.is_plain()) {
+                let mut entering = alike.iter_mut().filter(|runner| runner.enters_in(&piece)).peekable();
+                match entering.peek() {
+                    Some(Runner { terms: Some(terms), .. }) => {
+                        found.tables.iter_mut().for_each(|table| table.under_terms(*terms));
+                    }
+                    _ => {}
+                }
+                match exits.as_slice() {
+                    [exit] if entering.peek().is_some_and(|runner| runner.is_plain()) => {
+                        follow(entering, (&scene, exit), &mut found, &mut queues, paths);
+                    }
+                    _ => entering.for_each(|runner| {
+                        let from = found.trips.len();
+                        runner.advance(&scene, &mut found, words);
+                        let Runner { course, progress, .. } = runner;
+                        queues.push(Queue { course, progress, trips: from..found.trips.len() });
+                    }),
                 }
             }
+            // Deals of groups that are small are settled together.
+            if deals.len() >= DEALS {
+                settle(&mut queues, trips, deals);
+                trips.clear();
+                deals.clear();
+            }
         }
+        settle(&mut queues, trips, deals);
+        trips.clear();
+        deals.clear();
     }
 }
 
@@ -496,305 +517,4 @@ fn leaves_alike(exit: &ExitRule<'_>, rule: &Rule, rules: &RuleSet) -> bool {
         && other.target == rule.target
         && other.lots == rule.lots
         && other.exit == rule.exit
-}
-
-/// What the jobs of a group share in a piece.
-struct Scene<'s, 'a> {
-    exits: &'s [ExitRule<'a>],
-    end: usize,
-    piece: &'s Range<usize>,
-    blocks: &'s Range<usize>,
-}
-
-impl Runner<'_> {
-    fn enters_in(&self, piece: &Range<usize>) -> bool {
-        self.failure.is_none() && self.progress.next < piece.end.min(self.course.end)
-    }
-
-    fn advance(
-        &mut self,
-        scene: &Scene<'_, '_>,
-        conditions: &ConditionSet<'_>,
-        tables: &mut [ExitTable],
-        words: &mut Vec<u64>,
-        trips: &mut Vec<Trip>,
-    ) {
-        let (rules, width) = (scene.exits.len(), scene.blocks.len());
-        // The bits of each rule, and of any of them.
-        words.resize(rules * width + if rules == 1 { 0 } else { width }, 0);
-        for (node, out) in self.when.iter().zip(words.chunks_mut(width)) {
-            conditions.words(node, scene.blocks, out);
-            if let Some(gates) = self.gates {
-                out.iter_mut().zip(&gates.words()[scene.blocks.clone()]).for_each(|(word, gate)| *word &= gate);
-            }
-        }
-        let (of_rules, any) = words.split_at_mut(rules * width);
-        any.fill(0);
-        for of_rule in of_rules.chunks(width) {
-            any.iter_mut().zip(of_rule).for_each(|(any, word)| *any |= word);
-        }
-        let (of_rules, any) = (&*of_rules, if rules == 1 { &*of_rules } else { &*any });
-        // Fills whose money depends on their number are taken one by one.
-        let together = self.terms.is_some() && self.trades.is_none();
-        if let Some(terms) = self.terms {
-            tables.iter_mut().for_each(|table| table.under_terms(terms));
-        }
-        let ground = Ground {
-            bars: self.course.bars,
-            landmarks: self.course.landmarks,
-            buffer: self.course.plan.terms.buffer,
-            end: scene.end,
-        };
-        let end = scene.piece.end.min(self.course.end);
-        let base = scene.blocks.start * ZONE;
-        let mut from = self.progress.next.max(scene.piece.start);
-        let plain = together && self.is_plain();
-        while let Some(bar) = next_set(any, base, from, end) {
-            if plain {
-                let exit = tables[0].end(bar).bar();
-                if exit < self.course.end {
-                    trips.push(Trip { bar: bar as u32, rule: 0 });
-                    from = exit + 1;
-                    continue;
-                }
-            }
-            let (block, bit) = ((bar - base) / ZONE, bar % ZONE);
-            // The first rule that holds, whose late guards hold and whose levels are defined.
-            let mut next = bar + 1;
-            for rule in 0..rules {
-                if of_rules[rule * width + block] >> bit & 1 == 0 || !self.guards[rule].iter().all(|g| g.holds(bar)) {
-                    continue;
-                }
-                let exit = &scene.exits[rule];
-                let find = || exit.entry(&ground, conditions, bar);
-                let entered = if together {
-                    self.enter(exit, rule, tables, bar, find, trips)
-                } else {
-                    self.enter_singly(exit, rule, tables[rule].entry(bar, find), bar)
-                };
-                if entered {
-                    next = self.progress.next;
-                    break;
-                }
-            }
-            if self.failure.is_some() {
-                return;
-            }
-            from = next;
-        }
-        self.settle(trips, tables);
-        // What no rule wanted in this piece is not asked again.
-        self.progress.next = from.max(end);
-    }
-
-    /// One rule without late guards, cooldown and holding time: from one entry to the bar after its exit.
-    fn is_plain(&self) -> bool {
-        let plan = self.course.plan;
-        self.guards.len() == 1 && self.guards[0].is_empty() && plan.holding.is_none() && Progress::has_no_cooldown(plan)
-    }
-
-    /// Takes the round trips gathered so far.
-    fn settle(&mut self, trips: &mut Vec<Trip>, tables: &[ExitTable]) {
-        let course = self.course;
-        self.progress.round_trips(&course, trips, |trip| tables[trip.rule as usize].deal(trip.bar as usize));
-        trips.clear();
-    }
-
-    /// The conditions of `rule` hold on `bar`; false if there is no signal, because a level is undefined. Under terms
-    /// that are the same for every fill.
-    fn enter(
-        &mut self,
-        exit: &ExitRule<'_>,
-        rule: usize,
-        tables: &mut [ExitTable],
-        bar: usize,
-        find: impl Fn() -> Entry + Copy,
-        trips: &mut Vec<Trip>,
-    ) -> bool {
-        let course = self.course;
-        let table = &mut tables[rule];
-        let end = match table.end(bar) {
-            End::UNKNOWN => table.reckon(bar, &course.plan.terms, course.draws, find),
-            known => known,
-        };
-        if end.bar() < course.end && !self.may_time_out(exit.rule, bar, end.bar()) {
-            self.progress.enters_and_leaves(&course, bar, end.bar());
-            trips.push(Trip { bar: bar as u32, rule: rule as u32 });
-            return true;
-        }
-        match end {
-            End::UNDEFINED => return false,
-            End::REFUSED => {
-                self.progress.signal(bar);
-                self.progress.refused(&course, bar);
-            }
-            _ => {
-                let deal = (end != End::INVALID).then(|| *table.deal(bar).0);
-                self.settle(trips, tables);
-                let entry = tables[rule].entry(bar, find);
-                match deal {
-                    Some(deal) => {
-                        self.progress.signal(bar);
-                        self.leave_by_all_rules(exit.rule, rule, entry, &deal, bar, self.progress.counters.fills);
-                    }
-                    None => self.fail(entry),
-                }
-            }
-        }
-        true
-    }
-
-    /// As [`Runner::enter`], where money changes from fill to fill.
-    fn enter_singly(&mut self, exit: &ExitRule<'_>, rule: usize, entry: &Entry, bar: usize) -> bool {
-        let course = self.course;
-        let k = self.progress.counters.fills;
-        match entry.money(bar, &course.plan.terms, k, course.draws) {
-            Money::Deal(deal, stake) => {
-                self.progress.signal(bar);
-                let exit_bar = deal.exit_bar as usize;
-                if exit_bar < course.end && !self.may_time_out(exit.rule, bar, exit_bar) && self.trades.is_none() {
-                    let (terms, mid) = (&course.plan.terms, &course.landmarks.mid);
-                    let gain = |bar: usize| stake.profit(terms, deal.direction(), mid[bar]);
-                    self.progress.round_trip(&course, bar, &deal, gain);
-                    self.progress.left(&course, exit_bar);
-                } else {
-                    self.leave_by_all_rules(exit.rule, rule, entry, &deal, bar, k);
-                }
-            }
-            Money::Refused => {
-                self.progress.signal(bar);
-                self.progress.refused(&course, bar);
-            }
-            Money::Undefined => return false,
-            Money::Invalid => self.fail(entry),
-        }
-        true
-    }
-
-    fn fail(&mut self, entry: &Entry) {
-        if let Entry::Invalid(error) = entry {
-            self.failure = Some(error.as_ref().clone());
-        }
-    }
-
-    /// A position that a time limit or an end may cut short, or whose trade is wanted.
-    #[inline(never)]
-    fn leave_by_all_rules(&mut self, exit: &Rule, rule: usize, entry: &Entry, deal: &Deal, bar: usize, k: u64) {
-        let course = self.course;
-        let terms = &course.plan.terms;
-        let Entry::Position(position) = entry else { return };
-        let Some(filled) = position.wish.fill(terms, k, course.draws) else { return };
-        let gain = |at: usize| terms.gain(position.wish.direction, filled.price, course.landmarks.mid[at], filled.lots);
-        let Some(leave) = self.cut_short(exit, position, bar) else {
-            self.progress.stays_open(&course, bar, &Deal { reached: false, ..*deal }, gain);
-            return;
-        };
-        let paid = position.paid(&filled, bar, &leave, terms, k + 1, course.draws);
-        let reached = position.leave == Some(leave);
-        let deal = Deal { reached, ..*deal }.closed(leave.bar, &paid);
-        self.progress.round_trip(&course, bar, &deal, gain);
-        self.progress.left(&course, leave.bar);
-        if let Some(trades) = &mut self.trades {
-            trades.push(trade(&course, exit, rule, position, bar, &filled, &leave, &paid, k));
-        }
-    }
-
-    /// The holding-time rule applies, and its limit lies not behind `exit_bar`.
-    #[inline]
-    fn may_time_out(&self, rule: &Rule, entry: usize, exit_bar: usize) -> bool {
-        let times = &self.course.bars.open_time;
-        self.course.plan.holding.as_ref().is_some_and(|holding| {
-            holding.applies_to(rule.scenario_id) && times[exit_bar] - times[entry] >= holding.limit_ns
-        })
-    }
-
-    /// Where a position leaves with everything that may end it earlier: the first bar, and on it levels, holding time,
-    /// exit condition, limit in bars, window end, in this order. None: it stays open.
-    fn cut_short(&self, rule: &Rule, position: &Position, entry: usize) -> Option<Leave> {
-        let Course { plan, bars, end, .. } = self.course;
-        let direction = position.wish.direction;
-        let natural = position.leave.filter(|leave| leave.bar < end).map(|leave| {
-            let rank = match leave.reason {
-                ExitReason::Signal => 2,
-                ExitReason::Timeout => 3,
-                _ => 0,
-            };
-            (leave.bar, rank, leave)
-        });
-        let holding =
-            plan.holding.as_ref().filter(|holding| holding.applies_to(rule.scenario_id)).and_then(|holding| {
-                let since = bars.open_time[entry];
-                let later = &bars.open_time[entry..end];
-                let bar = entry + later.partition_point(|time| *time - since < holding.limit_ns);
-                (bar < end).then(|| (bar, 1, at_close(bars, direction, bar, ExitReason::Timeout)))
-            });
-        let window = self.close_at_end.then(|| (end - 1, 4, at_close(bars, direction, end - 1, ExitReason::WindowEnd)));
-        let first = natural.into_iter().chain(holding).chain(window).min_by_key(|(bar, rank, _)| (*bar, *rank));
-        first.map(|(_, _, leave)| leave)
-    }
-
-    fn finish(self) -> Result<Evaluated> {
-        if let Some(error) = self.failure {
-            return Err(error);
-        }
-        let (summary, counters, _) = self.progress.finish(&self.course)?;
-        match first_not_finite(&summary.values) {
-            Some(metric) => Err(Error::MetricNotFinite { key: metric.key() }),
-            None => Ok(Evaluated { values: summary.values, counters }),
-        }
-    }
-}
-
-#[allow(clippy::too_many_arguments, reason = "one place, and every part of a trade is needed")]
-fn trade(
-    course: &Course<'_>,
-    rule: &Rule,
-    index: usize,
-    position: &Position,
-    entry_bar: usize,
-    filled: &Filled,
-    leave: &Leave,
-    paid: &Paid,
-    k: u64,
-) -> Trade {
-    let wish = &position.wish;
-    let times = &course.bars.open_time;
-    Trade {
-        // Fills alternate entry, exit.
-        position_id: k / 2 + 1,
-        direction: wish.direction,
-        order_type: OrderType::Market,
-        scenario_id: rule.scenario_id,
-        rule: index as u16,
-        entry_bar,
-        exit_bar: leave.bar,
-        entry_time_ns: times[entry_bar],
-        exit_time_ns: times[leave.bar],
-        entry_price: filled.price,
-        exit_price: paid.price,
-        initial_stop_loss: wish.stop,
-        stop_loss: wish.stop,
-        take_profit: wish.target,
-        lots: filled.lots,
-        result: paid.facts.result,
-        entry_fee: filled.fee,
-        exit_fee: paid.fee,
-        r_multiple: paid.facts.r_stop,
-        reason: leave.reason,
-    }
-}
-
-/// The first bar of `from .. end` whose bit is set; the bit of bar `base` is the first of `words`.
-#[inline]
-fn next_set(words: &[u64], base: usize, from: usize, end: usize) -> Option<usize> {
-    if from >= end {
-        return None;
-    }
-    let mut at = (from - base) / ZONE;
-    let mut bits = words[at] & (!0 << (from % ZONE));
-    while bits == 0 {
-        at += 1;
-        bits = *words.get(at)?;
-    }
-    Some(base + at * ZONE + bits.trailing_zeros() as usize).filter(|bar| *bar < end)
 }

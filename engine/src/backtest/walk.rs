@@ -566,6 +566,7 @@ impl<'a> Book<'a> {
 }
 
 /// What a signal must state, whoever states it.
+#[inline(always)]
 pub(super) fn check_signal(
     bars: &Bars,
     i: usize,
@@ -576,27 +577,32 @@ pub(super) fn check_signal(
     variant: Variant,
 ) -> Result<()> {
     let positive = |x: f64| x.is_finite() && x > 0.0;
-    let invalid = |field: &'static str, found: &dyn ToString, rule: &'static str| {
-        Err(Error::InvalidSignal { bar: i, timestamp_ns: bars.open_time[i], field, found: found.to_string(), rule })
-    };
+    let invalid = |field, found, rule| Err(invalid_signal(bars, i, field, found, rule));
     if !positive(requested) {
-        return invalid("entry_price", &requested, "finite and > 0");
+        return invalid("entry_price", Some(requested), "finite and > 0");
     }
     match (stop, lots) {
-        (Some(stop), _) if !positive(stop) => return invalid("stop_loss", &stop, "finite and > 0"),
-        (None, None) => return invalid("stop_loss", &"none", "given, or the size explicit"),
+        (Some(stop), _) if !positive(stop) => return invalid("stop_loss", Some(stop), "finite and > 0"),
+        (None, None) => return invalid("stop_loss", None, "given, or the size explicit"),
         (None, Some(_)) if variant == Variant::V1Parity => {
-            return invalid("stop_loss", &"none", "given: v1_parity knows no position without a stop");
+            return invalid("stop_loss", None, "given: v1_parity knows no position without a stop");
         }
         _ => {}
     }
     if let Some(target) = target.filter(|target| !target.is_finite()) {
-        return invalid("take_profit", &target, "finite");
+        return invalid("take_profit", Some(target), "finite");
     }
     match lots.filter(|lots| !positive(*lots)) {
-        Some(lots) => invalid("lots", &lots, "finite and > 0"),
+        Some(lots) => invalid("lots", Some(lots), "finite and > 0"),
         None => Ok(()),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn invalid_signal(bars: &Bars, i: usize, field: &'static str, found: Option<f64>, rule: &'static str) -> Error {
+    let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());
+    Error::InvalidSignal { bar: i, timestamp_ns: bars.open_time[i], field, found, rule }
 }
 
 fn intent_of_signal(signal: &TradeSignal) -> Intent<'_> {

@@ -63,14 +63,16 @@ impl Fees {
     /// Fee of one fill in account currency, two decimals, ≥ 0.
     ///
     /// `price`: filled price, slippage included; `lots`: volume.
+    #[inline(always)]
     pub fn fee(&self, side: FillSide, price: f64, lots: f64) -> f64 {
         let charged = match side {
             FillSide::Entry => self.on_entry,
             FillSide::Exit => self.on_exit,
         };
-        if !charged {
-            return 0.0;
-        }
+        if charged { self.charge(price, lots) } else { 0.0 }
+    }
+
+    fn charge(&self, price: f64, lots: f64) -> f64 {
         let notional = || self.quote_to_fee.apply(price * self.contract_size * lots);
         let base = match self.rate {
             FeeRate::PerLot(rate) => rate * lots,

@@ -68,7 +68,7 @@ pub struct Levels {
 /// counts only if the close lies strictly beyond it (`v1_parity`: limit orders only). Comparisons are made as written,
 /// without a tolerance: prices, levels and buffer share a decimal grid and ties are common.
 /// Source: execution specification §5.
-#[inline]
+#[inline(always)]
 pub fn level_exit(bars: &Bars, i: usize, levels: Levels, buffer: f64, variant: Variant) -> Option<LevelExit> {
     let Levels { direction, stop, target, triggered_now } = levels;
     let gap_aware = variant == Variant::V2 && triggered_now.is_none();
@@ -80,26 +80,37 @@ pub fn level_exit(bars: &Bars, i: usize, levels: Levels, buffer: f64, variant: V
     match direction {
         Direction::Long => {
             let (open, high, low) = (bars.bid.open[i], bars.bid.high[i], bars.bid.low[i]);
-            if let Some(s) = stop.filter(|s| low <= s + buffer) {
+            if let Some(s) = stop
+                && low <= s + buffer
+            {
                 return Some(at(ExitReason::StopLoss, if gap_aware { s.min(open) } else { s }));
             }
-            target
-                .filter(|t| high >= t - buffer && (!needs_close_beyond || bars.bid.close[i] > *t))
-                .map(|t| at(ExitReason::TakeProfit, if gap_aware { t.max(open) } else { t }))
+            if let Some(t) = target
+                && high >= t - buffer
+                && (!needs_close_beyond || bars.bid.close[i] > t)
+            {
+                return Some(at(ExitReason::TakeProfit, if gap_aware { t.max(open) } else { t }));
+            }
         }
         Direction::Short => {
             let (open, high, low) = (bars.ask.open[i], bars.ask.high[i], bars.ask.low[i]);
-            if let Some(s) = stop.filter(|s| high >= s - buffer) {
+            if let Some(s) = stop
+                && high >= s - buffer
+            {
                 return Some(at(ExitReason::StopLoss, if gap_aware { s.max(open) } else { s }));
             }
-            target
-                .filter(|t| low <= t + buffer && (!needs_close_beyond || bars.ask.close[i] < *t))
-                .map(|t| at(ExitReason::TakeProfit, if gap_aware { t.min(open) } else { t }))
+            if let Some(t) = target
+                && low <= t + buffer
+                && (!needs_close_beyond || bars.ask.close[i] < t)
+            {
+                return Some(at(ExitReason::TakeProfit, if gap_aware { t.min(open) } else { t }));
+            }
         }
     }
+    None
 }
 
-#[inline]
+#[inline(always)]
 fn at(reason: ExitReason, base_price: f64) -> LevelExit {
     LevelExit { reason, base_price }
 }

@@ -20,6 +20,7 @@ impl VolumeGrid {
     /// `n = floor((raw − min + 1e-12)/step)`, `min + n·step`. `v2` rounds to 8 decimals and refuses what is too
     /// small, because rounding up would exceed the risk; `v1_parity` does not round and takes the smallest volume.
     /// Source: execution specification §10.2.
+    #[inline(always)]
     pub fn quantise(&self, raw: f64, variant: Variant) -> Option<f64> {
         if raw + 1e-12 < self.min || raw.is_nan() {
             return (variant == Variant::V1Parity).then_some(self.min);
@@ -35,6 +36,7 @@ impl VolumeGrid {
 ///
 /// `risk`: account currency; `pip`: price; `pip_value`: account currency per pip and lot. Infinite for a zero
 /// distance, which the caller's stop guard excludes in `v2`.
+#[inline(always)]
 pub fn lots_for_risk(risk: f64, fill: f64, stop: f64, pip: f64, pip_value: f64) -> f64 {
     let stop_pips = (fill - stop).abs() / pip;
     risk / (stop_pips * pip_value)

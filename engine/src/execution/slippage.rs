@@ -57,6 +57,7 @@ impl DrawTable {
     }
 
     /// `u_k` of fill `k`.
+    #[inline(never)]
     pub fn get(&self, k: u64) -> f64 {
         let position = k / FIRST_SEGMENT as u64 + 1;
         let segment = position.ilog2() as usize;
@@ -88,6 +89,7 @@ impl Slippage {
     }
 
     /// Pips of fill `k`; the stream is not touched when there is no random part.
+    #[inline(always)]
     pub fn pips(&self, k: u64, draws: &DrawTable) -> f64 {
         if self.multiplier == 0.0 {
             return 0.0;

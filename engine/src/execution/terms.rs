@@ -55,6 +55,7 @@ pub struct Entry {
 impl Terms {
     /// Price of a market entry: `E + d·s·p`, always adverse. `k` is the number of the fill.
     /// Source: execution specification §3.
+    #[inline(always)]
     pub fn market_price(&self, direction: Direction, requested: f64, k: u64, draws: &DrawTable) -> f64 {
         requested + direction.sign() * self.slippage.pips(k, draws) * self.pip
     }
@@ -89,6 +90,7 @@ impl Terms {
     ///
     /// # Errors
     /// [`Refusal::StopGuard`].
+    #[inline(always)]
     pub fn guard(
         &self,
         direction: Direction,
@@ -109,6 +111,7 @@ impl Terms {
     ///
     /// # Errors
     /// [`Refusal::BelowSmallestLot`]; then nothing is missed by a later fill, since `k` does not advance.
+    #[inline(always)]
     pub fn open(&self, price: f64, stop: Option<f64>, explicit_lots: Option<f64>) -> Result<Entry, Refusal> {
         let raw = match (explicit_lots, stop) {
             (Some(lots), _) => lots,
@@ -123,6 +126,7 @@ impl Terms {
     ///
     /// `v2`: adverse, `X = base − d·s·p`, for every reason. `v1_parity`: `X = base + d·s·p` for stop and target (a
     /// defect of the reference kept for comparison), none for the rest.
+    #[inline(always)]
     pub fn exit_price(&self, direction: Direction, reason: ExitReason, base: f64, k: u64, draws: &DrawTable) -> f64 {
         let d = direction.sign();
         match (self.variant, reason) {
@@ -135,6 +139,7 @@ impl Terms {
     }
 
     /// Fee of an exit; `v1_parity` books none for a timeout, which passes its cost layer by.
+    #[inline(always)]
     pub fn exit_fee(&self, reason: ExitReason, price: f64, lots: f64) -> f64 {
         let level = matches!(reason, ExitReason::StopLoss | ExitReason::TakeProfit | ExitReason::BreakEvenStopLoss);
         if self.variant == Variant::V1Parity && !level {
@@ -144,6 +149,7 @@ impl Terms {
     }
 
     /// Result before fees: `((d·(X − F))·L)·uv` in `v2`, `R·risk` in `v1_parity`.
+    #[inline(always)]
     pub fn result(&self, direction: Direction, entry: f64, exit: f64, lots: f64, r_multiple: Option<f64>) -> f64 {
         match self.variant {
             Variant::V2 => self.gain(direction, entry, exit, lots),
@@ -152,13 +158,14 @@ impl Terms {
     }
 
     /// Money gained by a move from `entry` to `price`: `((d·(price − entry))·L)·uv`, in this order of operations.
-    #[inline]
+    #[inline(always)]
     pub fn gain(&self, direction: Direction, entry: f64, price: f64, lots: f64) -> f64 {
         direction.sign() * (price - entry) * lots * self.unit_value
     }
 }
 
 /// `d·(X − F)/|F − S₀|`; 0 for a zero distance, none without a stop. Source: execution specification §9.2.
+#[inline(always)]
 pub fn r_multiple(direction: Direction, entry: f64, exit: f64, initial_stop: Option<f64>) -> Option<f64> {
     let distance = (entry - initial_stop?).abs();
     Some(if distance == 0.0 { 0.0 } else { direction.sign() * (exit - entry) / distance })

@@ -38,5 +38,6 @@ pub use mtf::{MtfOptions, NO_BAR, StaleLimit, Visibility, visible_bars};
 pub use range::{atr, choppiness, true_range};
 pub use rolling::{rolling_max, rolling_mean, rolling_min, rolling_sd};
 pub(crate) use shelf::{Keep, Shared, Shelf};
+pub(crate) use zones::Extremes;
 pub use zones::{ZONE, Zones};
 pub use zscore::residual_z;

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd, bytemuck};
+use pulp::{Arch, Simd, WithSimd};
 
 /// Bars of a block; the bits of one mask word.
 pub const ZONE: usize = 64;
@@ -47,48 +47,111 @@ impl Zones {
     }
 
     /// Minimum and maximum of `values[range]`, of which these are the zones. `(+inf, -inf)` for an empty range.
-    pub fn extremes_in(&self, values: &[f64], range: Range<usize>) -> (f64, f64) {
+    pub fn extremes_of(&self, values: &[f64], range: Range<usize>) -> (f64, f64) {
+        Arch::new().dispatch(InZones { zones: self, values, range })
+    }
+
+    /// [`Zones::extremes_of`] for those who are on vectors already.
+    #[inline(always)]
+    pub(crate) fn extremes_in<S: Simd>(&self, simd: S, values: &[f64], range: Range<usize>) -> (f64, f64) {
         let (first, last) = (range.start.div_ceil(ZONE), range.end / ZONE);
+        let mut extremes = Extremes::new(simd);
         if first >= last {
-            return extremes(&values[range]);
+            extremes.take_slice(simd, &values[range]);
+            return extremes.finish(simd);
         }
-        let head = extremes(&values[range.start..first * ZONE]);
-        let tail = extremes(&values[last * ZONE..range.end]);
-        let (low, _) = extremes(&self.min[first..last]);
-        let (_, high) = extremes(&self.max[first..last]);
-        (low.min(head.0).min(tail.0), high.max(head.1).max(tail.1))
+        extremes.take_slice(simd, &values[range.start..first * ZONE]);
+        extremes.take_slice(simd, &values[last * ZONE..range.end]);
+        // A block without values has the minimum +inf and the maximum -inf.
+        let (mut lows, mut highs) = (Extremes::new(simd), Extremes::new(simd));
+        lows.take_slice(simd, &self.min[first..last]);
+        highs.take_slice(simd, &self.max[first..last]);
+        let ((low, high), (lowest, _), (_, highest)) = (extremes.finish(simd), lows.finish(simd), highs.finish(simd));
+        (low.min(lowest), high.max(highest))
+    }
+}
+
+struct InZones<'z> {
+    zones: &'z Zones,
+    values: &'z [f64],
+    range: Range<usize>,
+}
+
+impl WithSimd for InZones<'_> {
+    type Output = (f64, f64);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> (f64, f64) {
+        self.zones.extremes_in(simd, self.values, self.range)
     }
 }
 
 /// Minimum and maximum, NaN left out.
 fn extremes(values: &[f64]) -> (f64, f64) {
-    Arch::new().dispatch(Extremes(values))
+    Arch::new().dispatch(Alone(values))
 }
 
-struct Extremes<'a>(&'a [f64]);
+struct Alone<'a>(&'a [f64]);
 
-impl WithSimd for Extremes<'_> {
+impl WithSimd for Alone<'_> {
     type Output = (f64, f64);
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> (f64, f64) {
+        let mut extremes = Extremes::new(simd);
+        extremes.take_slice(simd, self.0);
+        extremes.finish(simd)
+    }
+}
+
+/// Minimum and maximum of what was taken, NaN left out; `(+inf, -inf)` of nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extremes<S: Simd> {
+    low: S::f64s,
+    high: S::f64s,
+}
+
+impl<S: Simd> Extremes<S> {
+    #[inline(always)]
+    pub(crate) fn new(simd: S) -> Self {
+        Self { low: simd.splat_f64s(f64::INFINITY), high: simd.splat_f64s(f64::NEG_INFINITY) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn take(&mut self, simd: S, x: S::f64s) {
         // Comparisons, not minima: a comparison with NaN is false.
-        let narrow = |(low, high): (f64, f64), x: f64| (if x < low { x } else { low }, if x > high { x } else { high });
-        let nothing = (f64::INFINITY, f64::NEG_INFINITY);
-        let values = self.0;
+        self.low = simd.select_f64s(simd.less_than_f64s(x, self.low), x, self.low);
+        self.high = simd.select_f64s(simd.less_than_f64s(self.high, x), x, self.high);
+    }
+
+    /// Takes the lanes of `mask`.
+    #[inline(always)]
+    pub(crate) fn take_where(&mut self, simd: S, mask: S::m64s, x: S::f64s) {
+        self.take(simd, simd.select_f64s(mask, x, simd.splat_f64s(f64::NAN)));
+    }
+
+    /// Takes the values of a slice.
+    #[inline(always)]
+    pub(crate) fn take_slice(&mut self, simd: S, values: &[f64]) {
         let Some(rest) = values.len().checked_sub(S::F64_LANES) else {
-            return values.iter().copied().fold(nothing, narrow);
+            for x in values {
+                self.take(simd, simd.splat_f64s(*x));
+            }
+            return;
         };
-        let (mut low, mut high) = (simd.splat_f64s(nothing.0), simd.splat_f64s(nothing.1));
         // What is left over is looked at together with bars seen before: an extreme does not change by being seen twice.
         let tail = values.get(rest..).unwrap_or_default();
-        for x in S::as_simd_f64s(values).0.iter().chain(S::as_simd_f64s(tail).0) {
-            low = simd.select_f64s(simd.less_than_f64s(*x, low), *x, low);
-            high = simd.select_f64s(simd.less_than_f64s(high, *x), *x, high);
+        for x in S::as_simd_f64s(values).0 {
+            self.take(simd, *x);
         }
-        let lanes = |lanes: &[f64]| lanes.iter().copied().fold(nothing, narrow);
-        let of = |x: S::f64s| lanes(bytemuck::cast_slice(std::slice::from_ref(&x)));
-        (of(low).0, of(high).1)
+        for x in S::as_simd_f64s(tail).0 {
+            self.take(simd, *x);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn finish(self, simd: S) -> (f64, f64) {
+        (simd.reduce_min_f64s(self.low), simd.reduce_max_f64s(self.high))
     }
 }
 
@@ -105,7 +168,7 @@ mod tests {
             for end in (start..=400).step_by(11) {
                 let defined = || values[start..end].iter().copied().filter(|x| !x.is_nan());
                 let expected = (defined().fold(f64::INFINITY, f64::min), defined().fold(f64::NEG_INFINITY, f64::max));
-                assert_eq!(zones.extremes_in(&values, start..end), expected, "{start}..{end}");
+                assert_eq!(zones.extremes_of(&values, start..end), expected, "{start}..{end}");
             }
         }
         assert_eq!(Zones::new(&[f64::NAN; 3]).min(), [f64::INFINITY]);
@@ -123,7 +186,7 @@ mod tests {
                 .collect();
             let defined = || values.iter().copied().filter(|x| !x.is_nan());
             let expected = (defined().fold(f64::INFINITY, f64::min), defined().fold(f64::NEG_INFINITY, f64::max));
-            for found in crate::simd::on_all_widths(|| Extremes(&values)) {
+            for found in crate::simd::on_all_widths(|| Alone(&values)) {
                 assert_eq!(found, expected, "{values:?}");
             }
         }

@@ -73,18 +73,6 @@ impl Drawdown {
         self.fall_to(lowest);
     }
 
-    /// Takes `bars` bars whose equity stays below the running peak and falls no deeper than before.
-    #[inline]
-    pub fn skip(&mut self, bars: usize) {
-        self.next_index += bars as i64;
-    }
-
-    /// Largest absolute fall since the running peak was reached.
-    #[inline]
-    pub fn fall(&self) -> f64 {
-        self.fall
-    }
-
     /// Equity below the running peak.
     #[inline]
     fn fall_to(&mut self, equity: f64) {

@@ -8,6 +8,6 @@ mod summary;
 pub use catalogue::{CATALOGUE, METRIC_COUNT, Metric, MetricDef, MetricValues, Unit, round_half_away};
 pub use drawdown::Drawdown;
 pub(crate) use ratios::DayEnds;
-pub use ratios::{DailyReturns, Moments, calmar};
+pub use ratios::{DailyReturns, calmar};
 pub use summary::{Counters, EquityStats, Summary, first_not_finite, summarise};
-pub(crate) use summary::{EquityFacts, TradeFacts, TradeSums, summarise_sums};
+pub(crate) use summary::{EquityFacts, TradeCounts, TradeFacts, TradeSums, summarise_sums};

@@ -1,50 +1,65 @@
 //! Sharpe, Sortino and Calmar ratios in one pass, without memory.
 
+use pulp::{Scalar, Simd};
+
+use crate::simd::lanes;
 use crate::units::{DAY_NS, EpochNs};
 
-/// Sample moments around a fixed offset `c`: `a = Σ(x−c)`, `b = Σ(x−c)²`, and `Σ min(x,0)²`, summed in order.
-///
-/// `μ = c + a/m`, `σ² = (b − a²/m)/(m−1)`, taken as 0 when `b − a²/m ≤ 1e−12·b`. Safe because neither mean is large
-/// against its deviation. Source: metrics specification §4.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Moments {
-    offset: f64,
-    count: u64,
-    a: f64,
-    b: f64,
-    downside: f64,
+lanes! {
+    /// Sample moments around a fixed offset `c`: `a = Σ(x−c)`, `b = Σ(x−c)²`, and `Σ min(x,0)²`, summed in order.
+    ///
+    /// `μ = c + a/m`, `σ² = (b − a²/m)/(m−1)`, taken as 0 when `b − a²/m ≤ 1e−12·b`. Safe because neither mean is large
+    /// against its deviation. Source: metrics specification §4.
+    pub(crate) struct Moments {
+        offset: f64s,
+        count: u64s,
+        a: f64s,
+        b: f64s,
+        downside: f64s,
+    }
 }
 
-impl Moments {
-    /// Empty, with offset `c` (0 for daily returns, the first value for trade results).
-    pub fn new(offset: f64) -> Self {
-        Self { offset, count: 0, a: 0.0, b: 0.0, downside: 0.0 }
+impl<S: Simd> Moments<S> {
+    /// Takes the next value.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, simd: S, x: S::f64s) {
+        let zero = simd.splat_f64s(0.0);
+        let d = simd.sub_f64s(x, self.offset);
+        self.count = simd.add_u64s(self.count, simd.splat_u64s(1));
+        self.a = simd.add_f64s(self.a, d);
+        self.b = simd.add_f64s(self.b, simd.mul_f64s(d, d));
+        let loss = simd.select_f64s(simd.less_than_f64s(x, zero), x, zero);
+        self.downside = simd.add_f64s(self.downside, simd.mul_f64s(loss, loss));
     }
 
-    /// Takes the next value.
-    #[inline]
-    pub fn push(&mut self, x: f64) {
-        let d = x - self.offset;
-        self.count += 1;
-        self.a += d;
-        self.b += d * d;
-        let loss = x.min(0.0);
-        self.downside += loss * loss;
+    /// Takes the next value of trade results, whose offset is the first of them.
+    #[inline(always)]
+    pub(crate) fn push_from_first(&mut self, simd: S, x: S::f64s) {
+        let first = simd.equal_u64s(self.count, simd.splat_u64s(0));
+        self.offset = simd.select_f64s(first, x, self.offset);
+        self.push(simd, x);
     }
 
     /// Takes `count` zeros; the offset is 0, so no sum changes.
-    fn push_zeros(&mut self, count: u64) {
-        debug_assert!(self.offset == 0.0);
-        self.count += count;
+    #[inline(always)]
+    fn push_zeros(&mut self, simd: S, count: S::u64s) {
+        self.count = simd.add_u64s(self.count, count);
+    }
+}
+
+impl Moments {
+    /// Nothing yet, with offset `c`: 0 for daily returns.
+    pub(crate) const fn new(offset: f64) -> Self {
+        Self { offset, count: 0, a: 0.0, b: 0.0, downside: 0.0 }
     }
 
     /// Values taken.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
     /// `f·μ/σ`; none if fewer than 2 values or σ = 0. Sharpe (1994), J. Portfolio Management 21(1), 49–58.
-    pub fn sharpe(&self, factor: f64) -> Option<f64> {
+    pub(crate) fn sharpe(&self, factor: f64) -> Option<f64> {
         let m = self.count as f64;
         let spread = self.b - self.a * self.a / m;
         if self.count < 2 || spread <= 1e-12 * self.b {
@@ -54,7 +69,7 @@ impl Moments {
     }
 
     /// `f·μ/δ`, `δ² = Σ min(x,0)²/m` over all values; none if fewer than 2 values or δ = 0.
-    pub fn sortino(&self, factor: f64) -> Option<f64> {
+    pub(crate) fn sortino(&self, factor: f64) -> Option<f64> {
         if self.count < 2 || self.downside == 0.0 {
             return None;
         }
@@ -81,42 +96,41 @@ impl Default for DailyReturns {
     }
 }
 
-/// [`DailyReturns`] for those who know where days end.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct DayEnds {
-    previous: Option<f64>,
-    moments: Moments,
+lanes! {
+    /// [`DailyReturns`] for those who know where days end.
+    pub(crate) struct DayEnds {
+        /// Last equity of the day before; NaN on the first day.
+        previous: f64s,
+        ..moments: Moments,
+    }
 }
 
 impl Default for DayEnds {
     fn default() -> Self {
-        Self { previous: None, moments: Moments::new(0.0) }
+        Self { previous: f64::NAN, moments: Moments::new(0.0) }
     }
 }
 
-impl DayEnds {
-    /// Takes the last equity of the next day.
-    #[inline]
-    pub(crate) fn push(&mut self, equity: f64) {
-        if let Some(previous) = self.previous
-            && previous > 0.0
-        {
-            self.moments.push((equity - previous) / previous);
-        }
-        self.previous = Some(equity);
+impl<S: Simd> DayEnds<S> {
+    /// Takes the last equity of the next day where `ended`.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, simd: S, ended: S::m64s, equity: S::f64s) {
+        let defined = simd.less_than_f64s(simd.splat_f64s(0.0), self.previous);
+        let mut moments = self.moments;
+        moments.push(simd, simd.div_f64s(simd.sub_f64s(equity, self.previous), self.previous));
+        self.moments = Moments::select(simd, simd.and_m64s(ended, defined), moments, self.moments);
+        self.previous = simd.select_f64s(ended, equity, self.previous);
     }
 
     /// Takes `days` further days that end at the equity of the last one.
-    #[inline]
-    pub(crate) fn push_unchanged(&mut self, days: u64) {
-        debug_assert!(self.previous.is_some());
-        if self.previous.is_some_and(|previous| previous > 0.0) {
-            self.moments.push_zeros(days);
-        }
+    #[inline(always)]
+    pub(crate) fn push_unchanged(&mut self, simd: S, days: S::u64s) {
+        let defined = simd.less_than_f64s(simd.splat_f64s(0.0), self.previous);
+        self.moments.push_zeros(simd, simd.select_u64s(defined, days, simd.splat_u64s(0)));
     }
 
     /// The moments of all returns.
-    pub(crate) fn finish(self) -> Moments {
+    pub(crate) fn finish(self) -> Moments<S> {
         self.moments
     }
 }
@@ -139,14 +153,14 @@ impl DailyReturns {
     }
 
     /// Closes the last day and hands out the moments of all returns.
-    pub fn finish(mut self) -> Moments {
+    pub(crate) fn finish(mut self) -> Moments {
         self.end_day();
         self.ends.finish()
     }
 
     fn end_day(&mut self) {
         if self.day.0 != self.day.1 {
-            self.ends.push(self.last);
+            self.ends.push(Scalar::new(), true, self.last);
         }
     }
 }
@@ -205,7 +219,7 @@ mod tests {
     #[test]
     fn values_without_variation_have_no_sharpe() {
         let mut moments = Moments::new(0.1);
-        (0..50).for_each(|_| moments.push(0.1 + 0.2));
+        (0..50).for_each(|_| moments.push(Scalar::new(), 0.1 + 0.2));
         assert_eq!(moments.sharpe(1.0), None);
     }
 }

@@ -1,11 +1,15 @@
 //! The metrics of one backtest, from its trades and its equity.
 
+use std::ops::AddAssign;
+
+use pulp::{Scalar, Simd};
 use serde_json::{Map, Value, json};
 
 use crate::metrics::catalogue::{CATALOGUE, Metric, MetricValues, round_half_away};
 use crate::metrics::drawdown::Drawdown;
 use crate::metrics::ratios::{DailyReturns, calmar};
 use crate::portfolio::Trade;
+use crate::simd::lanes;
 use crate::units::{DAY_NS, Direction, EpochNs};
 
 use super::ratios::Moments;
@@ -148,47 +152,59 @@ impl Summary {
     }
 }
 
-/// What the metrics need of one trade.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct TradeFacts {
-    /// Before fees.
-    pub(crate) result: f64,
-    /// Result over the money risked.
-    pub(crate) r: f64,
-    /// Price move over initial stop distance; none without a stop.
-    pub(crate) r_stop: Option<f64>,
+/// What of trades is only counted, in any order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct TradeCounts {
     /// Bars from entry to exit.
-    pub(crate) hold_bars: u32,
-    /// Side.
-    pub(crate) long: bool,
+    pub(crate) hold_bars: u64,
+    /// Trades with a stop.
+    pub(crate) with_stop: u64,
+    /// Long trades.
+    pub(crate) long: u64,
 }
 
-/// Sums over trades in booking order.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TradeSums {
-    count: u64,
-    r_moments: Moments,
-    wins: u64,
-    losses: u64,
-    gross: f64,
-    won: f64,
-    lost: f64,
-    largest_win: f64,
-    largest_loss: f64,
-    r_sum: f64,
-    r_stop_sum: f64,
-    r_stop_count: u64,
-    hold_bars: u64,
-    long: u64,
-    losing_streak: u64,
-    longest_losing_streak: u64,
+impl AddAssign for TradeCounts {
+    fn add_assign(&mut self, more: Self) {
+        self.hold_bars += more.hold_bars;
+        self.with_stop += more.with_stop;
+        self.long += more.long;
+    }
+}
+
+lanes! {
+    /// What the metrics add up of one trade.
+    pub(crate) struct TradeFacts {
+        /// Before fees.
+        pub(crate) result: f64s,
+        /// Result over the money risked.
+        pub(crate) r: f64s,
+        /// Price move over initial stop distance; 0 without a stop.
+        pub(crate) r_stop: f64s,
+    }
+}
+
+lanes! {
+    /// Sums over trades in booking order.
+    pub(crate) struct TradeSums {
+        wins: u64s,
+        losses: u64s,
+        gross: f64s,
+        won: f64s,
+        lost: f64s,
+        largest_win: f64s,
+        largest_loss: f64s,
+        r_sum: f64s,
+        r_stop_sum: f64s,
+        losing_streak: u64s,
+        longest_losing_streak: u64s,
+        ..r_moments: Moments,
+    }
 }
 
 impl TradeSums {
     /// Before the first trade.
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
-            count: 0,
             r_moments: Moments::new(0.0),
             wins: 0,
             losses: 0,
@@ -199,42 +215,40 @@ impl TradeSums {
             largest_loss: 0.0,
             r_sum: 0.0,
             r_stop_sum: 0.0,
-            r_stop_count: 0,
-            hold_bars: 0,
-            long: 0,
             losing_streak: 0,
             longest_losing_streak: 0,
         }
     }
 
-    /// Takes the next trade.
-    #[inline]
-    pub(crate) fn push(&mut self, trade: &TradeFacts) {
-        if self.count == 0 {
-            self.r_moments = Moments::new(trade.r);
-        }
-        self.count += 1;
-        self.r_moments.push(trade.r);
-        self.gross += trade.result;
-        self.r_sum += trade.r;
-        // Without branches: whether a trade wins is as hard to guess for a processor as for a trader.
-        let (win, loss) = (trade.result > 0.0, trade.result < 0.0);
-        let won = if win { trade.result } else { 0.0 };
-        let lost = if loss { -trade.result } else { 0.0 };
-        self.wins += u64::from(win);
-        self.losses += u64::from(loss);
-        self.won += won;
-        self.lost += lost;
-        self.largest_win = if won > self.largest_win { won } else { self.largest_win };
-        self.largest_loss = if lost > self.largest_loss { lost } else { self.largest_loss };
-        self.losing_streak = if loss { self.losing_streak + 1 } else { 0 };
-        self.longest_losing_streak = self.longest_losing_streak.max(self.losing_streak);
-        if let Some(r_stop) = trade.r_stop {
-            self.r_stop_sum += r_stop;
-            self.r_stop_count += 1;
-        }
-        self.hold_bars += u64::from(trade.hold_bars);
-        self.long += u64::from(trade.long);
+    /// Trades taken.
+    pub(crate) fn count(&self) -> u64 {
+        self.r_moments.count()
+    }
+}
+
+impl<S: Simd> TradeSums<S> {
+    /// Takes the next trade. Without branches: whether a trade wins is as hard to guess for a processor as for a trader.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, simd: S, trade: &TradeFacts<S>) {
+        let (zero, none, one) = (simd.splat_f64s(0.0), simd.splat_u64s(0), simd.splat_u64s(1));
+        self.r_moments.push_from_first(simd, trade.r);
+        self.gross = simd.add_f64s(self.gross, trade.result);
+        self.r_sum = simd.add_f64s(self.r_sum, trade.r);
+        // A sum that starts at +0 never becomes -0: adding 0 changes nothing.
+        self.r_stop_sum = simd.add_f64s(self.r_stop_sum, trade.r_stop);
+        let (win, loss) = (simd.less_than_f64s(zero, trade.result), simd.less_than_f64s(trade.result, zero));
+        let won = simd.select_f64s(win, trade.result, zero);
+        let lost = simd.select_f64s(loss, simd.neg_f64s(trade.result), zero);
+        self.wins = simd.add_u64s(self.wins, simd.select_u64s(win, one, none));
+        self.losses = simd.add_u64s(self.losses, simd.select_u64s(loss, one, none));
+        self.won = simd.add_f64s(self.won, won);
+        self.lost = simd.add_f64s(self.lost, lost);
+        let greater = |old: S::f64s, new: S::f64s| simd.select_f64s(simd.less_than_f64s(old, new), new, old);
+        self.largest_win = greater(self.largest_win, won);
+        self.largest_loss = greater(self.largest_loss, lost);
+        self.losing_streak = simd.select_u64s(loss, simd.add_u64s(self.losing_streak, one), none);
+        let longer = simd.less_than_u64s(self.longest_losing_streak, self.losing_streak);
+        self.longest_losing_streak = simd.select_u64s(longer, self.losing_streak, self.longest_losing_streak);
     }
 }
 
@@ -242,29 +256,32 @@ impl TradeSums {
 ///
 /// Formulas, units and degenerate cases: the catalogue and the metrics specification §2 to §5.
 pub fn summarise(trades: &[Trade], equity: EquityStats, counters: &Counters, fees_total: f64, risk: f64) -> Summary {
-    let mut sums = TradeSums::new();
+    let (mut sums, mut counts) = (TradeSums::new(), TradeCounts::default());
     for trade in trades {
-        sums.push(&TradeFacts {
-            result: trade.result,
-            r: trade.result / risk,
-            r_stop: trade.r_multiple,
-            hold_bars: (trade.exit_bar - trade.entry_bar) as u32,
-            long: trade.direction == Direction::Long,
-        });
+        let facts =
+            TradeFacts { result: trade.result, r: trade.result / risk, r_stop: trade.r_multiple.unwrap_or(0.0) };
+        sums.push(Scalar::new(), &facts);
+        counts += TradeCounts {
+            hold_bars: (trade.exit_bar - trade.entry_bar) as u64,
+            with_stop: u64::from(trade.r_multiple.is_some()),
+            long: u64::from(trade.direction == Direction::Long),
+        };
     }
-    summarise_sums(&sums, active_days(trades), &equity.finish(), counters, fees_total)
+    summarise_sums(&sums, &counts, active_days(trades), &equity.finish(), counters, fees_total)
 }
 
 /// [`summarise`] from sums already made. `days`: distinct UTC days with an entry.
 pub(crate) fn summarise_sums(
     sums: &TradeSums,
+    counts: &TradeCounts,
     days: u64,
     equity: &EquityFacts,
     counters: &Counters,
     fees_total: f64,
 ) -> Summary {
-    let n = sums.count as f64;
-    let per_trade = |total: f64| (sums.count > 0).then(|| total / n);
+    let trades = sums.count();
+    let n = trades as f64;
+    let per_trade = |total: f64| (trades > 0).then(|| total / n);
     let share = |total: f64, count: u64| (count > 0).then(|| total / count as f64);
     let positive = |value: f64, count: u64| (count > 0).then_some(value);
     let net = sums.gross - fees_total;
@@ -298,16 +315,16 @@ pub(crate) fn summarise_sums(
     set(Metric::SortinoTradeR, r_moments.sortino(1.0));
     set(Metric::SharpeEquityDaily, daily.sharpe(SQRT_252));
     set(Metric::SortinoEquityDaily, daily.sortino(SQRT_252));
-    set(Metric::AvgRStop, share(sums.r_stop_sum, sums.r_stop_count));
-    set(Metric::TradesLong, Some(sums.long as f64));
-    set(Metric::TradesShort, Some(n - sums.long as f64));
-    set(Metric::AvgHoldBars, per_trade(sums.hold_bars as f64));
+    set(Metric::AvgRStop, share(sums.r_stop_sum, counts.with_stop));
+    set(Metric::TradesLong, Some(counts.long as f64));
+    set(Metric::TradesShort, Some(n - counts.long as f64));
+    set(Metric::AvgHoldBars, per_trade(counts.hold_bars as f64));
     set(Metric::Exposure, share(counters.exposed_bars as f64, counters.bars));
     set(Metric::MaxConsecutiveLosses, Some(sums.longest_losing_streak as f64));
     set(Metric::Signals, Some(counters.signals as f64));
     set(Metric::OrdersRejected, Some(counters.orders_rejected as f64));
     set(Metric::OpenPositionsAtEnd, Some(counters.open_positions_at_end as f64));
-    Summary { values, daily_returns: daily.count(), trades: sums.count }
+    Summary { values, daily_returns: daily.count(), trades }
 }
 
 /// Distinct UTC days with an entry. Booking order is entry order while only one position can be open.

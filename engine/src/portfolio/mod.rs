@@ -1,5 +1,7 @@
 //! Positions, closed trades and the money they move.
 
+use pulp::{Scalar, Simd};
+
 use crate::execution::ExitReason;
 use crate::strategy::{OrderType, Position};
 use crate::units::{Direction, EpochNs};
@@ -90,15 +92,30 @@ impl Ledger {
 
     /// Books the fee of an entry.
     pub fn book_entry(&mut self, fee: f64) {
-        self.balance -= fee;
-        self.fees_total += fee;
+        (self.balance, self.fees_total) = after_fee(Scalar::new(), (self.balance, self.fees_total), fee);
     }
 
     /// Books the fee and the result of an exit, in this order: the reference charges an order when it fills and books
     /// the result once the position is closed. The order decides the last bit of the balance.
     pub fn book_exit(&mut self, result: f64, fee: f64) {
-        self.balance -= fee;
-        self.fees_total += fee;
-        self.balance += result;
+        (self.balance, self.fees_total) = after_exit(Scalar::new(), (self.balance, self.fees_total), result, fee);
     }
+}
+
+/// Balance and fees after a fee.
+#[inline(always)]
+pub(crate) fn after_fee<S: Simd>(simd: S, (balance, fees): (S::f64s, S::f64s), fee: S::f64s) -> (S::f64s, S::f64s) {
+    (simd.sub_f64s(balance, fee), simd.add_f64s(fees, fee))
+}
+
+/// Balance and fees after an exit.
+#[inline(always)]
+pub(crate) fn after_exit<S: Simd>(
+    simd: S,
+    before: (S::f64s, S::f64s),
+    result: S::f64s,
+    fee: S::f64s,
+) -> (S::f64s, S::f64s) {
+    let (balance, fees) = after_fee(simd, before, fee);
+    (simd.add_f64s(balance, result), fees)
 }

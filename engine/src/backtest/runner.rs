@@ -1,0 +1,352 @@
+//! One job of a tile under way: from one entry to the next, in pieces of time.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::backtest::exits::{Deals, End, Entry, ExitRule, ExitTable, Ground, Position, Search, at_close};
+use crate::backtest::jump::{Course, Held, Leave, Paid, Progress};
+use crate::backtest::tile::Evaluated;
+use crate::error::{Error, Result};
+use crate::execution::ExitReason;
+use crate::indicators::ZONE;
+use crate::metrics::first_not_finite;
+use crate::portfolio::Trade;
+use crate::rules::{BitMask, ConditionSet, GuardEvaluator, Node, Rule};
+use crate::strategy::OrderType;
+
+/// One job under way.
+pub(super) struct Runner<'a> {
+    pub(super) job: usize,
+    pub(super) course: Course<'a>,
+    pub(super) close_at_end: bool,
+    /// Per rule: when it enters.
+    pub(super) when: Rc<Vec<Node>>,
+    pub(super) guards: Vec<Vec<Rc<GuardEvaluator>>>,
+    pub(super) gates: Option<&'a BitMask>,
+    /// Number of its terms among those of the tile; none: money changes from fill to fill.
+    pub(super) terms: Option<usize>,
+    pub(super) progress: Progress,
+    /// Kept if somebody wants them.
+    pub(super) trades: Option<Vec<Trade>>,
+    pub(super) failure: Option<Error>,
+}
+
+/// What the jobs of a group share in a piece.
+pub(super) struct Scene<'s, 'a> {
+    pub(super) conditions: &'s ConditionSet<'a>,
+    pub(super) exits: &'s [ExitRule<'a>],
+    /// Last bar any of them looks at, exclusive.
+    pub(super) end: usize,
+    pub(super) piece: &'s Range<usize>,
+    pub(super) blocks: &'s Range<usize>,
+}
+
+impl Scene<'_, '_> {
+    /// First bar of the first block.
+    pub(super) fn base(&self) -> usize {
+        self.blocks.start * ZONE
+    }
+}
+
+/// What came of a bar on which the conditions of a rule hold.
+pub(super) enum Entered {
+    /// Nothing: there is no signal, or it is not valid and the run has failed.
+    No,
+    /// A signal whose order was refused.
+    Refused,
+    /// A round trip, by its place among the deals.
+    Trip(u32),
+    /// A position that is open on the last bar.
+    StaysOpen(Position),
+}
+
+/// What the jobs of a group found so far in a piece, and where more goes.
+pub(super) struct Found<'f> {
+    pub(super) tables: &'f mut [ExitTable],
+    pub(super) deals: &'f mut Deals,
+    /// Places in `deals`, run by run.
+    pub(super) trips: &'f mut Vec<u32>,
+}
+
+impl<'a> Runner<'a> {
+    pub(super) fn enters_in(&self, piece: &Range<usize>) -> bool {
+        self.failure.is_none() && self.progress.next < piece.end.min(self.course.end)
+    }
+
+    /// The bits on which rule `rule` may enter.
+    pub(super) fn entries(&self, scene: &Scene<'_, '_>, rule: usize, out: &mut [u64]) {
+        scene.conditions.words(&self.when[rule], scene.blocks, out);
+        if let Some(gates) = self.gates {
+            out.iter_mut().zip(&gates.words()[scene.blocks.clone()]).for_each(|(word, gate)| *word &= gate);
+        }
+    }
+
+    /// Where exits are looked for.
+    pub(super) fn ground(&self, scene: &Scene<'_, '_>) -> Ground<'a> {
+        let Course { plan, bars, landmarks, .. } = self.course;
+        Ground { bars, landmarks, buffer: plan.terms.buffer, end: scene.end }
+    }
+
+    /// As far as entries on the bars of the piece; `words` is scratch memory.
+    pub(super) fn advance(&mut self, scene: &Scene<'_, '_>, found: &mut Found<'_>, words: &mut Vec<u64>) {
+        let Found { tables, deals, trips } = found;
+        let (rules, width) = (scene.exits.len(), scene.blocks.len());
+        // The bits of each rule, and of any of them.
+        words.clear();
+        words.resize((rules + 1) * width, 0);
+        let (of_rules, any) = words.split_at_mut(rules * width);
+        for (rule, of_rule) in of_rules.chunks_mut(width).enumerate() {
+            self.entries(scene, rule, of_rule);
+            any.iter_mut().zip(of_rule).for_each(|(any, word)| *any |= *word);
+        }
+        // Fills whose money depends on their number are taken one by one.
+        let together = self.terms.is_some() && self.trades.is_none();
+        let ground = self.ground(scene);
+        let end = scene.piece.end.min(self.course.end);
+        let base = scene.base();
+        let mut from = self.progress.next.max(scene.piece.start);
+        let before = trips.len();
+        while let Some(bar) = next_set(any, base, from, end) {
+            let (block, bit) = ((bar - base) / ZONE, bar % ZONE);
+            // The first rule that holds, whose late guards hold and whose levels are defined.
+            let mut next = bar + 1;
+            for rule in 0..rules {
+                if of_rules[rule * width + block] >> bit & 1 == 0 || !self.guards[rule].iter().all(|g| g.holds(bar)) {
+                    continue;
+                }
+                let exit = &scene.exits[rule];
+                let search = Search { exit, conditions: scene.conditions, ground, bar };
+                let entered = if together {
+                    let entered = self.enter(search, &mut tables[rule], deals);
+                    self.take_in(entered, bar, trips, before, deals)
+                } else {
+                    self.enter_singly(exit, rule, &tables[rule].entry(search, deals), bar)
+                };
+                if entered {
+                    next = self.progress.next;
+                    break;
+                }
+            }
+            if self.failure.is_some() {
+                return;
+            }
+            from = next;
+        }
+        // What no rule wanted in this piece is not asked again.
+        self.progress.next = from.max(end);
+    }
+
+    /// Adds what came of a bar to the round trips still to be taken, which are those from `before` on; false if there was
+    /// no signal.
+    pub(super) fn take_in(
+        &mut self,
+        entered: Entered,
+        bar: usize,
+        trips: &mut Vec<u32>,
+        before: usize,
+        deals: &Deals,
+    ) -> bool {
+        match entered {
+            Entered::No => return false,
+            Entered::Refused => {}
+            Entered::Trip(place) => trips.push(place),
+            Entered::StaysOpen(position) => {
+                for place in trips.drain(before..) {
+                    let (deal, held) = deals.trip(place);
+                    self.progress.round_trip(&self.course, deal, held);
+                }
+                self.stay_open(&position, bar);
+            }
+        }
+        true
+    }
+
+    /// One rule without late guards, cooldown and holding time: from one entry to the bar after its exit.
+    pub(super) fn is_plain(&self) -> bool {
+        let plan = self.course.plan;
+        self.terms.is_some()
+            && self.trades.is_none()
+            && self.guards.len() == 1
+            && self.guards[0].is_empty()
+            && plan.holding.is_none()
+            && Progress::has_no_cooldown(plan)
+    }
+
+    /// The conditions of a rule hold on the bar of `search`; under terms that are the same for every fill.
+    pub(super) fn enter(&mut self, search: Search<'_, '_>, table: &mut ExitTable, deals: &mut Deals) -> Entered {
+        let (course, bar, exit) = (self.course, search.bar, search.exit);
+        let (end, place) = match table.end(bar) {
+            (End::UNKNOWN, _) => table.reckon(&course, search, deals),
+            known => known,
+        };
+        if end == End::UNDEFINED {
+            return Entered::No;
+        }
+        if end == End::INVALID {
+            return self.fail(&table.entry(search, deals));
+        }
+        self.progress.signal(bar);
+        if end == End::REFUSED {
+            self.progress.refused(&course, bar);
+            return Entered::Refused;
+        }
+        if end.bar() < course.end && !self.may_time_out(exit.rule, bar, end.bar()) {
+            self.progress.left(&course, end.bar());
+            return Entered::Trip(place);
+        }
+        let Entry::Position(position) = table.entry(search, deals) else { return Entered::No };
+        let Some(leave) = self.cut_short(exit.rule, &position, bar) else { return Entered::StaysOpen(position) };
+        self.progress.left(&course, leave.bar);
+        match position.trip_until(&course, bar, &leave, 0) {
+            Some(trip) => Entered::Trip(deals.push(trip)),
+            None => Entered::Refused,
+        }
+    }
+
+    /// As [`Runner::enter`], where money changes from fill to fill; false if there is no signal.
+    fn enter_singly(&mut self, exit: &ExitRule<'_>, rule: usize, entry: &Entry, bar: usize) -> bool {
+        let course = self.course;
+        let position = match entry {
+            Entry::Undefined => return false,
+            Entry::Invalid(_) => {
+                self.fail(entry);
+                return true;
+            }
+            Entry::Position(position) => position,
+        };
+        let k = self.progress.fills();
+        self.progress.signal(bar);
+        let Some(leave) = self.cut_short(exit.rule, position, bar) else {
+            match position.wish.fill(&course.plan.terms, k, course.draws) {
+                Some(_) => self.stay_open(position, bar),
+                None => self.progress.refused(&course, bar),
+            }
+            return true;
+        };
+        let Some((deal, held)) = position.trip_until(&course, bar, &leave, k) else {
+            self.progress.refused(&course, bar);
+            return true;
+        };
+        self.progress.round_trip(&course, &deal, &held);
+        self.progress.left(&course, leave.bar);
+        if let Some(trades) = &mut self.trades {
+            trades.extend(trade(&course, exit.rule, rule, position, bar, &leave, k));
+        }
+        true
+    }
+
+    fn stay_open(&mut self, position: &Position, bar: usize) {
+        let Course { plan, draws, .. } = self.course;
+        if let Some(filled) = position.wish.fill(&plan.terms, self.progress.fills(), draws) {
+            let held = Held::new(&position.wish, &filled, bar, self.course.end);
+            self.progress.stays_open(&self.course, filled.fee, &held);
+        }
+    }
+
+    fn fail(&mut self, entry: &Entry) -> Entered {
+        if let Entry::Invalid(error) = entry {
+            self.failure = Some(error.as_ref().clone());
+        }
+        Entered::No
+    }
+
+    /// The holding-time rule applies, and its limit lies not behind `exit_bar`.
+    #[inline]
+    fn may_time_out(&self, rule: &Rule, entry: usize, exit_bar: usize) -> bool {
+        let times = &self.course.bars.open_time;
+        self.course.plan.holding.as_ref().is_some_and(|holding| {
+            holding.applies_to(rule.scenario_id) && times[exit_bar] - times[entry] >= holding.limit_ns
+        })
+    }
+
+    /// Where a position leaves with everything that may end it earlier: the first bar, and on it levels, holding time,
+    /// exit condition, limit in bars, window end, in this order. None: it stays open.
+    fn cut_short(&self, rule: &Rule, position: &Position, entry: usize) -> Option<Leave> {
+        let Course { plan, bars, end, .. } = self.course;
+        let direction = position.wish.direction;
+        let natural = position.leave.filter(|leave| leave.bar < end).map(|leave| {
+            let rank = match leave.reason {
+                ExitReason::Signal => 2,
+                ExitReason::Timeout => 3,
+                _ => 0,
+            };
+            (leave.bar, rank, leave)
+        });
+        let holding =
+            plan.holding.as_ref().filter(|holding| holding.applies_to(rule.scenario_id)).and_then(|holding| {
+                let since = bars.open_time[entry];
+                let later = &bars.open_time[entry..end];
+                let bar = entry + later.partition_point(|time| *time - since < holding.limit_ns);
+                (bar < end).then(|| (bar, 1, at_close(bars, direction, bar, ExitReason::Timeout)))
+            });
+        let window = self.close_at_end.then(|| (end - 1, 4, at_close(bars, direction, end - 1, ExitReason::WindowEnd)));
+        let first = natural.into_iter().chain(holding).chain(window).min_by_key(|(bar, rank, _)| (*bar, *rank));
+        first.map(|(_, _, leave)| leave)
+    }
+
+    pub(super) fn finish(self) -> Result<Evaluated> {
+        if let Some(error) = self.failure {
+            return Err(error);
+        }
+        let (summary, counters) = self.progress.finish(&self.course)?;
+        match first_not_finite(&summary.values) {
+            Some(metric) => Err(Error::MetricNotFinite { key: metric.key() }),
+            None => Ok(Evaluated { values: summary.values, counters }),
+        }
+    }
+}
+
+/// The trade as its run reports it; none if its order is refused.
+fn trade(
+    course: &Course<'_>,
+    rule: &Rule,
+    index: usize,
+    position: &Position,
+    entry_bar: usize,
+    leave: &Leave,
+    k: u64,
+) -> Option<Trade> {
+    let Course { plan, draws, .. } = course;
+    let filled = position.wish.fill(&plan.terms, k, draws)?;
+    let paid = Paid::new(&position.wish, &filled, leave, &plan.terms, k + 1, draws);
+    let wish = &position.wish;
+    let times = &course.bars.open_time;
+    Some(Trade {
+        // Fills alternate entry, exit.
+        position_id: k / 2 + 1,
+        direction: wish.direction,
+        order_type: OrderType::Market,
+        scenario_id: rule.scenario_id,
+        rule: index as u16,
+        entry_bar,
+        exit_bar: leave.bar,
+        entry_time_ns: times[entry_bar],
+        exit_time_ns: times[leave.bar],
+        entry_price: filled.price,
+        exit_price: paid.price,
+        initial_stop_loss: wish.stop,
+        stop_loss: wish.stop,
+        take_profit: wish.target,
+        lots: filled.lots,
+        result: paid.result,
+        entry_fee: filled.fee,
+        exit_fee: paid.fee,
+        r_multiple: paid.r_stop,
+        reason: leave.reason,
+    })
+}
+
+/// The first bar of `from .. end` whose bit is set; the bit of bar `base` is the first of `words`.
+#[inline]
+fn next_set(words: &[u64], base: usize, from: usize, end: usize) -> Option<usize> {
+    if from >= end {
+        return None;
+    }
+    let mut at = (from - base) / ZONE;
+    let mut bits = words[at] & (!0 << (from % ZONE));
+    while bits == 0 {
+        at += 1;
+        bits = *words.get(at)?;
+    }
+    Some(base + at * ZONE + bits.trailing_zeros() as usize).filter(|bar| *bar < end)
+}
