@@ -87,6 +87,24 @@ macro_rules! select {
 
 pub(crate) use {lanes, select};
 
+/// The nearest whole number, ties to even.
+#[inline(always)]
+pub(crate) fn nearest<S: Simd>(simd: S, x: S::f64s) -> S::f64s {
+    // From here on every number is whole, so adding it rounds to whole numbers.
+    let whole = simd.splat_f64s(4_503_599_627_370_496.0);
+    let size = simd.abs_f64s(x);
+    let rounded = simd.sub_f64s(simd.add_f64s(size, whole), whole);
+    let rounded = simd.select_f64s(simd.less_than_f64s(size, whole), rounded, size);
+    simd.or_f64s(rounded, simd.and_f64s(x, simd.splat_f64s(-0.0)))
+}
+
+/// The largest whole number that is not above `x`.
+#[inline(always)]
+pub(crate) fn floor<S: Simd>(simd: S, x: S::f64s) -> S::f64s {
+    let near = nearest(simd, x);
+    simd.select_f64s(simd.less_than_f64s(x, near), simd.sub_f64s(near, simd.splat_f64s(1.0)), near)
+}
+
 /// A vector of what `of` has for each of its lanes.
 #[inline(always)]
 pub(crate) fn gather_lanes<V: Pod, T: Pod>(lanes: usize, of: impl Fn(usize) -> T) -> V {
@@ -125,4 +143,37 @@ pub(crate) fn on_all_widths<Op: pulp::WithSimd>(mut operation: impl FnMut() -> O
     #[cfg(target_arch = "aarch64")]
     results.extend(pulp::aarch64::Neon::try_new().map(|simd| Simd::vectorize(simd, operation())));
     results
+}
+
+#[cfg(test)]
+mod property_tests {
+    use proptest::prelude::*;
+    use pulp::WithSimd;
+
+    use super::*;
+
+    struct Both(f64);
+
+    impl WithSimd for Both {
+        type Output = (f64, f64);
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> (f64, f64) {
+            let x = simd.splat_f64s(self.0);
+            let first = |x: S::f64s| bytemuck::cast_slice::<_, f64>(std::slice::from_ref(&x))[0];
+            (first(nearest(simd, x)), first(floor(simd, x)))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn prop_whole_numbers_are_those_of_the_standard_library(
+            x in prop_oneof![any::<f64>(), -1e6..1e6, (-1_000_000_i32..1_000_000).prop_map(|x| f64::from(x) / 2.0)],
+        ) {
+            let expected = (x.round_ties_even().to_bits(), x.floor().to_bits());
+            for (near, low) in on_all_widths(|| Both(x)) {
+                prop_assert!(x.is_nan() || (near.to_bits(), low.to_bits()) == expected, "{x}: {near} {low}");
+            }
+        }
+    }
 }

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use pulp::{Scalar, Simd, bytemuck};
 use serde::{Deserialize, Serialize};
+
+use crate::simd::{lane_bits, nearest};
 
 /// Nanoseconds since 1970-01-01T00:00:00Z.
 pub type EpochNs = i64;
@@ -192,21 +195,41 @@ impl From<f64> for Bits {
 /// `round` does. Values that are not finite come back unchanged. Allocates nothing.
 #[inline(always)]
 pub fn round_decimal(value: f64, decimals: u8) -> f64 {
-    round_exactly_scaled(value, decimals).unwrap_or_else(|| round_as_text(value, decimals))
+    round_decimals(Scalar::new(), value, decimals)
 }
 
-/// [`round_decimal`] where no tie is near: the product is off by at most half a unit in its last place, that is by less
-/// than half of `scaled × ε`; farther than that from a tie its nearest integer is certain, and the quotient of two exact
-/// numbers is the correctly rounded decimal.
+/// [`round_decimal`] in every lane.
 #[inline(always)]
-fn round_exactly_scaled(value: f64, decimals: u8) -> Option<f64> {
+pub(crate) fn round_decimals<S: Simd>(simd: S, values: S::f64s, decimals: u8) -> S::f64s {
+    let (mut rounded, sure) = round_exactly_scaled(simd, values, decimals);
+    let sure = lane_bits::<S>(sure);
+    if sure != (1 << S::F64_LANES) - 1 {
+        let values: &[f64] = bytemuck::cast_slice(std::slice::from_ref(&values));
+        let rounded: &mut [f64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut rounded));
+        for (lane, (rounded, value)) in rounded.iter_mut().zip(values).enumerate() {
+            if sure >> lane & 1 == 0 {
+                *rounded = round_as_text(*value, decimals);
+            }
+        }
+    }
+    rounded
+}
+
+/// Rounded values, and where they are certain: where no tie is near. The product is off by at most half a unit in its last
+/// place, that is by less than half of `scaled × ε`; farther than that from a tie its nearest integer is certain, and the
+/// quotient of two exact numbers is the correctly rounded decimal.
+#[inline(always)]
+fn round_exactly_scaled<S: Simd>(simd: S, values: S::f64s, decimals: u8) -> (S::f64s, S::m64s) {
     const TENS: [f64; 11] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
     const SAFE: f64 = (1_u64 << 50) as f64;
-    let ten = *TENS.get(usize::from(decimals))?;
-    let scaled = value * ten;
-    let whole = scaled.round();
-    let margin = 0.5 - scaled.abs() * f64::EPSILON;
-    (scaled.abs() < SAFE && (scaled - whole).abs() < margin).then(|| whole / ten)
+    // A power that is not in the table is undefined, and so is what comes of it: never certain.
+    let ten = simd.splat_f64s(TENS.get(usize::from(decimals)).copied().unwrap_or(f64::NAN));
+    let scaled = simd.mul_f64s(values, ten);
+    let size = simd.abs_f64s(scaled);
+    let whole = nearest(simd, scaled);
+    let margin = simd.sub_f64s(simd.splat_f64s(0.5), simd.mul_f64s(size, simd.splat_f64s(f64::EPSILON)));
+    let near = simd.less_than_f64s(simd.abs_f64s(simd.sub_f64s(scaled, whole)), margin);
+    (simd.div_f64s(whole, ten), simd.and_m64s(near, simd.less_than_f64s(size, simd.splat_f64s(SAFE))))
 }
 
 #[cold]

@@ -3,14 +3,16 @@
 //! Where a position ends depends on its entry bar and its exit rule, not on the road to it. The money of a round trip
 //! depends on more; it is kept too while slippage is the same for every fill and the terms do not change.
 
+use std::ops::Range;
+
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::backtest::jump::{Course, Deal, Held, Leave, Paid, Wish};
+use crate::backtest::jump::{Course, Deal, Held, Leave, Outline, Wish};
 use crate::backtest::landmarks::{Bracket, Landmarks};
 use crate::backtest::walk::check_signal;
 use crate::data::Bars;
 use crate::error::Error;
-use crate::execution::{ExitReason, Levels, level_exit};
+use crate::execution::{ExitReason, Levels, Terms, level_exit};
 use crate::indicators::ZONE;
 use crate::rules::{ConditionSet, Node, Rule, Term};
 use crate::strategy::Variant;
@@ -47,31 +49,12 @@ pub(super) struct Position {
 }
 
 impl Position {
-    /// The round trip that leaves as `leave` says, filled as numbers `k` and `k + 1`; none if the order is refused.
-    /// `mids`: extremes of the middle price over the bars the position is marked on.
-    #[inline(always)]
-    pub(super) fn trip(
-        &self,
-        course: &Course<'_>,
-        entry: usize,
-        leave: &Leave,
-        mids: (f64, f64),
-        k: u64,
-    ) -> Option<(Deal, Held)> {
-        let Course { plan, draws, .. } = course;
-        let filled = self.wish.fill(&plan.terms, k, draws)?;
-        let paid = Paid::new(&self.wish, &filled, leave, &plan.terms, k + 1, draws);
-        let held = Held::new(&self.wish, &filled, entry, leave.bar);
-        Some((Deal::new(course, &held, filled.fee, mids, &paid), held))
-    }
-
-    /// As [`Position::trip`], for a way out that may be earlier than the natural one.
-    pub(super) fn trip_until(&self, course: &Course<'_>, entry: usize, leave: &Leave, k: u64) -> Option<(Deal, Held)> {
-        let mids = match self.leave {
-            Some(natural) if natural.bar == leave.bar => self.mids,
-            _ => course.landmarks.mids(entry..leave.bar),
-        };
-        self.trip(course, entry, leave, mids, k)
+    /// The extremes of the middle price until a way out that may be earlier than the natural one.
+    pub(super) fn mids_until(&self, landmarks: &Landmarks, entry: usize, exit: usize) -> (f64, f64) {
+        match self.leave {
+            Some(natural) if natural.bar == exit => self.mids,
+            _ => landmarks.mids(entry..exit),
+        }
     }
 }
 
@@ -191,6 +174,8 @@ pub(super) struct ExitTable {
     start: usize,
     /// One per bar of the piece.
     slots: Vec<Slot>,
+    /// Positions are kept for those who ask under other terms, or for more than the round trip.
+    keeps: bool,
     /// The terms in force.
     terms: usize,
     /// Entries found so far, over all pieces.
@@ -216,6 +201,10 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(super) struct Deals {
     positions: Vec<Position>,
+    outlines: Vec<(Outline, Range<u32>)>,
+    /// From which outline on which terms hold.
+    terms: Vec<(usize, Terms)>,
+    /// Reckoned so far.
     trips: Vec<(Deal, Held)>,
 }
 
@@ -223,24 +212,65 @@ impl Deals {
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.positions.clear();
+        self.outlines.clear();
+        self.terms.clear();
         self.trips.clear();
     }
 
     /// Round trips there are.
     pub(super) fn len(&self) -> usize {
-        self.trips.len()
+        self.outlines.len()
     }
 
-    /// The round trip at a place.
+    /// What is pushed from now on is under these terms, which are the same for every fill.
+    pub(super) fn under_terms(&mut self, terms: &Terms) {
+        self.terms.push((self.outlines.len(), *terms));
+    }
+
+    /// The round trip at a place. It must be reckoned.
     #[inline]
     pub(super) fn trip(&self, place: u32) -> &(Deal, Held) {
         &self.trips[place as usize]
     }
 
     /// Returns the place.
-    pub(super) fn push(&mut self, trip: (Deal, Held)) -> u32 {
-        self.trips.push(trip);
-        self.trips.len() as u32 - 1
+    #[inline(always)]
+    pub(super) fn push(&mut self, outline: Outline, bars: Range<usize>) -> u32 {
+        self.outlines.push((outline, bars.start as u32..bars.end as u32));
+        self.outlines.len() as u32 - 1
+    }
+
+    /// Reckons what was pushed since the last time.
+    pub(super) fn reckon(&mut self) {
+        Arch::new().dispatch(ReckonAll(self));
+    }
+}
+
+struct ReckonAll<'d>(&'d mut Deals);
+
+impl WithSimd for ReckonAll<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Deals { outlines, terms, trips, .. } = self.0;
+        let done = trips.len();
+        for (number, (from, terms_of)) in terms.iter().enumerate() {
+            let to = terms.get(number + 1).map_or(outlines.len(), |(next, _)| *next);
+            let mut rest = &outlines[(*from).max(done).min(to)..to];
+            let pips = simd.splat_f64s(terms_of.slippage.fixed());
+            while let Some((last, _)) = rest.len().checked_sub(1).zip(rest.first()) {
+                // Lanes behind the end repeat the last one.
+                let outline = Outline::gather(|lane| &rest[lane.min(last)].0);
+                let (deals, fills) = outline.deal(simd, terms_of, (pips, pips));
+                let taken = rest.len().min(S::F64_LANES);
+                for (lane, (outline, bars)) in rest.iter().enumerate().take(taken) {
+                    let bars = bars.start as usize..bars.end as usize;
+                    trips.push((deals.lane(lane), Held::new(outline.direction(), fills.lane(lane), bars)));
+                }
+                rest = &rest[taken..];
+            }
+        }
     }
 }
 
@@ -268,9 +298,10 @@ impl End {
 }
 
 impl ExitTable {
-    /// Forgets everything; the piece is `start .. start + len`. Entries are kept if more than one run asks for them.
-    pub(super) fn reset(&mut self, start: usize, len: usize, shared: bool) {
-        self.start = start;
+    /// Forgets everything; the piece is `start .. start + len`. Round trips are remembered
+    /// if more than one run asks for them, positions too if `keeps`.
+    pub(super) fn reset(&mut self, start: usize, len: usize, shared: bool, keeps: bool) {
+        (self.start, self.keeps) = (start, keeps);
         self.slots.clear();
         self.slots.resize(if shared { len } else { 0 }, Slot::EMPTY);
         self.terms = usize::MAX;
@@ -316,13 +347,14 @@ impl WithSimd for Known<'_, '_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Entry {
         let Self { table, search, deals } = self;
-        let mut slot = table.slots.get_mut(search.bar - table.start);
+        let ExitTable { slots, start, keeps, found, .. } = table;
+        let mut slot = slots.get_mut(search.bar - *start);
         if let Some(Slot { position: position @ 1.., .. }) = slot {
             return Entry::Position(deals.positions[*position as usize - 1]);
         }
-        table.found += 1;
+        *found += 1;
         let entry = search.with_simd(simd);
-        if let (Entry::Position(position), Some(slot)) = (&entry, &mut slot) {
+        if let (Entry::Position(position), Some(slot), true) = (&entry, &mut slot, *keeps) {
             deals.positions.push(*position);
             slot.position = deals.positions.len() as u32;
         }
@@ -351,15 +383,14 @@ impl WithSimd for Reckon<'_, '_, '_> {
             Entry::Undefined => End::UNDEFINED,
             Entry::Invalid(_) => End::INVALID,
             Entry::Position(Position { wish, leave: None, .. }) => {
-                if wish.fill(&course.plan.terms, 0, course.draws).is_some() { End::OPEN } else { End::REFUSED }
+                if wish.is_refused(&course.plan.terms, 0, course.draws) { End::REFUSED } else { End::OPEN }
             }
-            Entry::Position(position @ Position { leave: Some(leave), mids, .. }) => {
-                match position.trip(course, bar, &leave, mids, 0) {
-                    None => End::REFUSED,
-                    Some(trip) => {
-                        place = deals.push(trip);
-                        End(leave.bar as u32)
-                    }
+            Entry::Position(Position { wish, leave: Some(leave), mids }) => {
+                if wish.is_refused(&course.plan.terms, 0, course.draws) {
+                    End::REFUSED
+                } else {
+                    place = deals.push(Outline::new(course.landmarks, &wish, bar, &leave, mids), bar..leave.bar);
+                    End(leave.bar as u32)
                 }
             }
         };

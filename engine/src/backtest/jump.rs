@@ -12,7 +12,7 @@ use crate::backtest::landmarks::Landmarks;
 use crate::backtest::walk::Plan;
 use crate::data::Bars;
 use crate::error::{Error, Result};
-use crate::execution::{DrawTable, ExitReason, Terms, r_multiple};
+use crate::execution::{DrawTable, ExitReason, FillSide, Terms, r_multiple, r_multiples};
 use crate::metrics::{
     Counters, DayEnds, Drawdown, EquityFacts, Summary, TradeCounts, TradeFacts, TradeSums, summarise_sums,
 };
@@ -48,8 +48,14 @@ pub(super) struct Filled {
 }
 
 impl Wish {
-    /// Fills as number `k`; none if the order is refused.
+    /// Filled as number `k`, the order would be refused.
     #[inline(always)]
+    pub(super) fn is_refused(&self, terms: &Terms, k: u64, draws: &DrawTable) -> bool {
+        let price = terms.market_price(self.direction, self.requested, k, draws);
+        terms.refuses(self.direction, price, self.stop, self.lots)
+    }
+
+    /// Fills as number `k`; none if the order is refused.
     pub(super) fn fill(&self, terms: &Terms, k: u64, draws: &DrawTable) -> Option<Filled> {
         let price = terms.market_price(self.direction, self.requested, k, draws);
         terms.guard(self.direction, OrderType::Market, price, self.stop).ok()?;
@@ -70,12 +76,132 @@ pub(super) struct Paid {
 
 impl Paid {
     /// Leaves as fill number `k`.
-    #[inline(always)]
     pub(super) fn new(wish: &Wish, filled: &Filled, leave: &Leave, terms: &Terms, k: u64, draws: &DrawTable) -> Self {
         let price = terms.exit_price(wish.direction, leave.reason, leave.base_price, k, draws);
         let r_stop = r_multiple(wish.direction, filled.price, price, wish.stop);
         let result = terms.result(wish.direction, filled.price, price, filled.lots, r_stop);
         Self { price, fee: terms.exit_fee(leave.reason, price, filled.lots), result, r_stop }
+    }
+}
+
+lanes! {
+    /// A round trip before its money is reckoned.
+    pub(super) struct Outline {
+        /// `d` of every formula.
+        sign: f64s,
+        requested: f64s,
+        /// Undefined without a stop.
+        stop: f64s,
+        /// Undefined where the risk decides.
+        lots: f64s,
+        /// Price of the exit before slippage.
+        base_price: f64s,
+        /// Extremes of the middle price over the bars it is marked on.
+        low: f64s,
+        high: f64s,
+        /// Middle price on the last bar of the entry's day, if the exit is on the next one; undefined if it is on the same,
+        /// infinite if it is on a later one.
+        night: f64s,
+        entry_day: u64s,
+        /// See [`Tally`].
+        tally: u64s,
+    }
+}
+
+/// Stands for one night where there are several, or where its profit is no number.
+const SEVERAL: f64 = f64::INFINITY;
+
+impl Outline {
+    /// Entered on bar `entry` and left as `leave` says.
+    #[inline(always)]
+    pub(super) fn new(
+        landmarks: &Landmarks,
+        wish: &Wish,
+        entry: usize,
+        leave: &Leave,
+        (low, high): (f64, f64),
+    ) -> Self {
+        let Landmarks { mid, day_of, day_last, .. } = landmarks;
+        let (entry_day, exit_day) = (day_of[entry], day_of[leave.bar]);
+        let night = match exit_day - entry_day {
+            0 => f64::NAN,
+            1 => mid[day_last[entry_day as usize]],
+            _ => SEVERAL,
+        };
+        let tally = Tally::of(TradeCounts {
+            hold_bars: (leave.bar - entry) as u64,
+            with_stop: u64::from(wish.stop.is_some()),
+            long: u64::from(wish.direction == Direction::Long),
+        });
+        Self {
+            sign: wish.direction.sign(),
+            requested: wish.requested,
+            stop: wish.stop.unwrap_or(f64::NAN),
+            lots: wish.lots.unwrap_or(f64::NAN),
+            base_price: leave.base_price,
+            low,
+            high,
+            night,
+            entry_day: u64::from(entry_day),
+            tally: tally.0,
+        }
+    }
+}
+
+impl Outline {
+    #[inline(always)]
+    pub(super) fn direction(&self) -> Direction {
+        if self.sign > 0.0 { Direction::Long } else { Direction::Short }
+    }
+}
+
+impl<S: Simd> Outline<S> {
+    /// Filled with these pips of slippage at entry and exit; the order is not refused.
+    #[inline(always)]
+    pub(super) fn deal(&self, simd: S, terms: &Terms, pips: (S::f64s, S::f64s)) -> (Deal<S>, Fill<S>) {
+        let zero = simd.splat_f64s(0.0);
+        let price = terms.slipped(simd, self.requested, self.sign, pips.0);
+        let exit_price = terms.slipped(simd, self.base_price, simd.neg_f64s(self.sign), pips.1);
+        let lots = terms.lots(simd, price, self.stop, self.lots);
+        // Profit is monotone in the price, also after rounding.
+        let (at_low, at_high) = (
+            terms.gains(simd, self.sign, (price, self.low), lots),
+            terms.gains(simd, self.sign, (price, self.high), lots),
+        );
+        let long = simd.less_than_f64s(zero, self.sign);
+        let night = terms.gains(simd, self.sign, (price, self.night), lots);
+        let several = simd.splat_f64s(SEVERAL);
+        // One night whose profit is no number, or several: neither is undefined, and both are looked at one by one.
+        let one = simd.less_than_f64s(simd.abs_f64s(self.night), several);
+        let some = simd.equal_f64s(self.night, self.night);
+        let night = simd.select_f64s(simd.and_m64s(one, simd.equal_f64s(night, night)), night, several);
+        let night = simd.select_f64s(some, night, simd.splat_f64s(f64::NAN));
+        let result = terms.gains(simd, self.sign, (price, exit_price), lots);
+        let r_stop = r_multiples(simd, self.sign, (price, exit_price), self.stop);
+        let with_stop = simd.equal_f64s(self.stop, self.stop);
+        let deal = Deal {
+            entry_day: self.entry_day,
+            tally: self.tally,
+            entry_fee: terms.fees.fees(simd, FillSide::Entry, price, lots),
+            exit_fee: terms.fees.fees(simd, FillSide::Exit, exit_price, lots),
+            least: simd.select_f64s(long, at_low, at_high),
+            greatest: simd.select_f64s(long, at_high, at_low),
+            night,
+            facts: TradeFacts {
+                result,
+                r: simd.div_f64s(result, simd.splat_f64s(terms.risk)),
+                r_stop: simd.select_f64s(with_stop, r_stop, zero),
+            },
+        };
+        (deal, Fill { price, lots })
+    }
+}
+
+lanes! {
+    /// What an entry was filled with.
+    pub(super) struct Fill {
+        pub(super) price: f64s,
+        pub(super) lots: f64s,
     }
 }
 
@@ -91,9 +217,9 @@ pub(super) struct Held {
 
 impl Held {
     #[inline(always)]
-    pub(super) fn new(wish: &Wish, filled: &Filled, entry: usize, exit: usize) -> Self {
-        let Filled { price, lots, .. } = *filled;
-        Self { entry: entry as u32, exit: exit as u32, direction: wish.direction, price, lots }
+    pub(super) fn new(direction: Direction, fill: Fill, bars: Range<usize>) -> Self {
+        let Fill { price, lots } = fill;
+        Self { entry: bars.start as u32, exit: bars.end as u32, direction, price, lots }
     }
 
     /// Bars it is marked on.
@@ -102,13 +228,12 @@ impl Held {
     }
 
     /// Open profit where the middle price is `mid`.
-    #[inline(always)]
+    #[inline]
     fn profit(&self, terms: &Terms, mid: f64) -> f64 {
         terms.gain(self.direction, self.price, mid, self.lots)
     }
 
     /// The least and the greatest open profit between two middle prices: it is monotone, also after rounding.
-    #[inline(always)]
     fn profits(&self, terms: &Terms, (low, high): (f64, f64)) -> (f64, f64) {
         let (at_low, at_high) = (self.profit(terms, low), self.profit(terms, high));
         if self.direction == Direction::Long { (at_low, at_high) } else { (at_high, at_low) }
@@ -126,47 +251,11 @@ lanes! {
         /// Extremes of the open profit over the bars it is marked on.
         least: f64s,
         greatest: f64s,
-        /// Open profit on the last bar of the entry's day, if the exit is on the next one; undefined if it is on the same,
-        /// infinite if it is on a later one.
+        /// Open profit over the night, in the manner of [`Outline`].
         night: f64s,
         ..facts: TradeFacts,
     }
 }
-
-impl Deal {
-    /// `mids`: extremes of the middle price over the bars the position is marked on.
-    #[inline(always)]
-    pub(super) fn new(course: &Course<'_>, held: &Held, entry_fee: f64, mids: (f64, f64), paid: &Paid) -> Self {
-        let Landmarks { mid, day_of, day_last, .. } = course.landmarks;
-        let terms = &course.plan.terms;
-        let (least, greatest) = held.profits(terms, mids);
-        let (entry_day, exit_day) = (day_of[held.entry as usize], day_of[held.exit as usize]);
-        let night = match exit_day - entry_day {
-            0 => f64::NAN,
-            1 => Some(held.profit(terms, mid[day_last[entry_day as usize]])).filter(|x| !x.is_nan()).unwrap_or(SEVERAL),
-            _ => SEVERAL,
-        };
-        let tally = Tally::of(TradeCounts {
-            hold_bars: u64::from(held.exit - held.entry),
-            with_stop: u64::from(paid.r_stop.is_some()),
-            long: u64::from(held.direction == Direction::Long),
-        });
-        let facts = TradeFacts { result: paid.result, r: paid.result / terms.risk, r_stop: paid.r_stop.unwrap_or(0.0) };
-        Self {
-            entry_day: u64::from(entry_day),
-            tally: tally.0,
-            entry_fee,
-            exit_fee: paid.fee,
-            least,
-            greatest,
-            night,
-            facts,
-        }
-    }
-}
-
-/// Stands for the profit of one night where there are several, or where it is no number.
-const SEVERAL: f64 = f64::INFINITY;
 
 /// [`TradeCounts`] in one word, to be added up over fewer than 65,536 round trips: bars held in the lower half, since
 /// positions follow each other and there are fewer than 2³² bars, then trades with a stop, then long ones.

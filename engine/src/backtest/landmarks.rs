@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow_buffer::{Buffer, ScalarBuffer};
 use pulp::Simd;
 
 use crate::data::{Bars, Quotes};
@@ -19,7 +20,7 @@ const NEAR: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Landmarks {
     /// `(bid close + ask close)/2`: what open positions are marked at.
-    pub(crate) mid: Vec<f64>,
+    pub(crate) mid: ScalarBuffer<f64>,
     pub(crate) mid_zones: Zones,
     /// UTC day of each bar, counted from 0 over days that have bars.
     pub(crate) day_of: Vec<u32>,
@@ -105,7 +106,15 @@ impl Landmarks {
         }
         let mid_zones = Zones::new(&mid);
         let (bid, ask) = (Ranges::new(&bars.bid), Ranges::new(&bars.ask));
-        Self { mid, mid_zones, day_of, day_last, bid, ask, _reservation: reservation }
+        Self {
+            mid: ScalarBuffer::from(Buffer::from_slice_ref(&mid)),
+            mid_zones,
+            day_of,
+            day_last,
+            bid,
+            ask,
+            _reservation: reservation,
+        }
     }
 
     /// Extremes of the middle price.

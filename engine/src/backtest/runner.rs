@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use pulp::Scalar;
+
 use crate::backtest::exits::{Deals, End, Entry, ExitRule, ExitTable, Ground, Position, Search, at_close};
-use crate::backtest::jump::{Course, Held, Leave, Paid, Progress};
+use crate::backtest::jump::{Course, Fill, Held, Leave, Outline, Paid, Progress};
 use crate::backtest::tile::Evaluated;
 use crate::error::{Error, Result};
 use crate::execution::ExitReason;
@@ -144,13 +146,14 @@ impl<'a> Runner<'a> {
         bar: usize,
         trips: &mut Vec<u32>,
         before: usize,
-        deals: &Deals,
+        deals: &mut Deals,
     ) -> bool {
         match entered {
             Entered::No => return false,
             Entered::Refused => {}
             Entered::Trip(place) => trips.push(place),
             Entered::StaysOpen(position) => {
+                deals.reckon();
                 for place in trips.drain(before..) {
                     let (deal, held) = deals.trip(place);
                     self.progress.round_trip(&self.course, deal, held);
@@ -197,10 +200,9 @@ impl<'a> Runner<'a> {
         let Entry::Position(position) = table.entry(search, deals) else { return Entered::No };
         let Some(leave) = self.cut_short(exit.rule, &position, bar) else { return Entered::StaysOpen(position) };
         self.progress.left(&course, leave.bar);
-        match position.trip_until(&course, bar, &leave, 0) {
-            Some(trip) => Entered::Trip(deals.push(trip)),
-            None => Entered::Refused,
-        }
+        let mids = position.mids_until(course.landmarks, bar, leave.bar);
+        let outline = Outline::new(course.landmarks, &position.wish, bar, &leave, mids);
+        Entered::Trip(deals.push(outline, bar..leave.bar))
     }
 
     /// As [`Runner::enter`], where money changes from fill to fill; false if there is no signal.
@@ -215,19 +217,21 @@ impl<'a> Runner<'a> {
             Entry::Position(position) => position,
         };
         let k = self.progress.fills();
+        let Course { plan, landmarks, draws, .. } = course;
         self.progress.signal(bar);
-        let Some(leave) = self.cut_short(exit.rule, position, bar) else {
-            match position.wish.fill(&course.plan.terms, k, course.draws) {
-                Some(_) => self.stay_open(position, bar),
-                None => self.progress.refused(&course, bar),
-            }
-            return true;
-        };
-        let Some((deal, held)) = position.trip_until(&course, bar, &leave, k) else {
+        if position.wish.is_refused(&plan.terms, k, draws) {
             self.progress.refused(&course, bar);
             return true;
+        }
+        let Some(leave) = self.cut_short(exit.rule, position, bar) else {
+            self.stay_open(position, bar);
+            return true;
         };
-        self.progress.round_trip(&course, &deal, &held);
+        let mids = position.mids_until(landmarks, bar, leave.bar);
+        let outline = Outline::new(landmarks, &position.wish, bar, &leave, mids);
+        let pips = [k, k + 1].map(|k| plan.terms.slippage.pips(k, draws));
+        let (deal, fill) = outline.deal(Scalar::new(), &plan.terms, (pips[0], pips[1]));
+        self.progress.round_trip(&course, &deal, &Held::new(position.wish.direction, fill, bar..leave.bar));
         self.progress.left(&course, leave.bar);
         if let Some(trades) = &mut self.trades {
             trades.extend(trade(&course, exit.rule, rule, position, bar, &leave, k));
@@ -238,7 +242,8 @@ impl<'a> Runner<'a> {
     fn stay_open(&mut self, position: &Position, bar: usize) {
         let Course { plan, draws, .. } = self.course;
         if let Some(filled) = position.wish.fill(&plan.terms, self.progress.fills(), draws) {
-            let held = Held::new(&position.wish, &filled, bar, self.course.end);
+            let fill = Fill { price: filled.price, lots: filled.lots };
+            let held = Held::new(position.wish.direction, fill, bar..self.course.end);
             self.progress.stays_open(&self.course, filled.fee, &held);
         }
     }

@@ -21,7 +21,8 @@ pub(super) struct Queue<'t, 'a> {
 }
 
 /// Every run takes its round trips; `places`: where they are in `deals`, in order.
-pub(super) fn settle(queues: &mut Vec<Queue<'_, '_>>, places: &[u32], deals: &Deals) {
+pub(super) fn settle(queues: &mut Vec<Queue<'_, '_>>, places: &[u32], deals: &mut Deals) {
+    deals.reckon();
     // The longest first: then few lanes are idle at the end.
     queues.sort_by_key(|queue| Reverse(queue.trips.len()));
     Arch::new().dispatch(Settle { queues, places, deals });

@@ -410,16 +410,15 @@ impl<'a> Tile<'a> {
             tables.resize_with(tables.len().max(exits.len()), ExitTable::default);
             let tables = &mut tables[..exits.len()];
             let shared = runners.len() > 1;
-            tables.iter_mut().for_each(|table| table.reset(piece.start, piece.len(), shared));
+            let keeps = runners.iter().any(|runner| !runner.is_plain() || runner.terms != runners[0].terms);
+            tables.iter_mut().for_each(|table| table.reset(piece.start, piece.len(), shared, keeps));
             let scene = Scene { conditions: &self.conditions, exits, end: *end, piece: &piece, blocks: &blocks };
             let mut found = Found { tables, deals, trips };
             for alike in runners.chunk_by_mut(|a, b| a.terms == b.terms && a.is_plain() == b.is_plain()) {
                 let mut entering = alike.iter_mut().filter(|runner| runner.enters_in(&piece)).peekable();
-                match entering.peek() {
-                    Some(Runner { terms: Some(terms), .. }) => {
-                        found.tables.iter_mut().for_each(|table| table.under_terms(*terms));
-                    }
-                    _ => {}
+                if let Some(Runner { terms: Some(terms), course, .. }) = entering.peek() {
+                    found.tables.iter_mut().for_each(|table| table.under_terms(*terms));
+                    found.deals.under_terms(&course.plan.terms);
                 }
                 match exits.as_slice() {
                     [exit] if entering.peek().is_some_and(|runner| runner.is_plain()) => {

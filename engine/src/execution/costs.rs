@@ -1,5 +1,7 @@
 //! What a fill costs beside the spread: fees.
 
+use pulp::{Simd, bytemuck};
+
 use crate::data::{Conversion, Leg};
 use crate::units::round_decimal;
 
@@ -70,6 +72,21 @@ impl Fees {
             FillSide::Exit => self.on_exit,
         };
         if charged { self.charge(price, lots) } else { 0.0 }
+    }
+
+    /// [`Fees::fee`] in every lane.
+    #[inline(always)]
+    pub(crate) fn fees<S: Simd>(&self, simd: S, side: FillSide, price: S::f64s, lots: S::f64s) -> S::f64s {
+        let mut fees = simd.splat_f64s(0.0);
+        if self.on_entry || self.on_exit {
+            let (price, lots) = (std::slice::from_ref(&price), std::slice::from_ref(&lots));
+            let (price, lots): (&[f64], &[f64]) = (bytemuck::cast_slice(price), bytemuck::cast_slice(lots));
+            let fees: &mut [f64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut fees));
+            for (lane, fee) in fees.iter_mut().enumerate() {
+                *fee = self.fee(side, price[lane], lots[lane]);
+            }
+        }
+        fees
     }
 
     fn charge(&self, price: f64, lots: f64) -> f64 {

@@ -1,7 +1,10 @@
 //! How large a position is.
 
+use pulp::{Scalar, Simd};
+
+use crate::simd::floor;
 use crate::strategy::Variant;
-use crate::units::round_decimal;
+use crate::units::round_decimals;
 
 /// Volume grid of a symbol, in lots.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,15 +23,36 @@ impl VolumeGrid {
     /// `n = floor((raw − min + 1e-12)/step)`, `min + n·step`. `v2` rounds to 8 decimals and refuses what is too
     /// small, because rounding up would exceed the risk; `v1_parity` does not round and takes the smallest volume.
     /// Source: execution specification §10.2.
-    #[inline(always)]
     pub fn quantise(&self, raw: f64, variant: Variant) -> Option<f64> {
-        if raw + 1e-12 < self.min || raw.is_nan() {
+        if self.is_below(raw) {
             return (variant == Variant::V1Parity).then_some(self.min);
         }
-        let steps = ((raw - self.min + 1e-12) / self.step).floor();
-        let lots = self.min + steps * self.step;
-        let lots = if variant == Variant::V2 { round_decimal(lots, 8) } else { lots };
-        Some(lots.min(self.max))
+        Some(match variant {
+            Variant::V2 => self.largest_up_to(Scalar::new(), raw),
+            Variant::V1Parity => self.on_grid(Scalar::new(), raw).min(self.max),
+        })
+    }
+
+    /// Below the smallest volume, or undefined.
+    #[inline(always)]
+    pub(crate) fn is_below(&self, raw: f64) -> bool {
+        raw + 1e-12 < self.min || raw.is_nan()
+    }
+
+    /// [`VolumeGrid::quantise`] of `v2` for volumes that are not [below](Self::is_below) the smallest.
+    #[inline(always)]
+    pub(crate) fn largest_up_to<S: Simd>(&self, simd: S, raw: S::f64s) -> S::f64s {
+        let lots = round_decimals(simd, self.on_grid(simd, raw), 8);
+        let max = simd.splat_f64s(self.max);
+        simd.select_f64s(simd.less_than_f64s(lots, max), lots, max)
+    }
+
+    /// `min + n·step`, not rounded.
+    #[inline(always)]
+    fn on_grid<S: Simd>(&self, simd: S, raw: S::f64s) -> S::f64s {
+        let (min, step) = (simd.splat_f64s(self.min), simd.splat_f64s(self.step));
+        let above = simd.add_f64s(simd.sub_f64s(raw, min), simd.splat_f64s(1e-12));
+        simd.add_f64s(min, simd.mul_f64s(floor(simd, simd.div_f64s(above, step)), step))
     }
 }
 
@@ -36,10 +60,21 @@ impl VolumeGrid {
 ///
 /// `risk`: account currency; `pip`: price; `pip_value`: account currency per pip and lot. Infinite for a zero
 /// distance, which the caller's stop guard excludes in `v2`.
-#[inline(always)]
 pub fn lots_for_risk(risk: f64, fill: f64, stop: f64, pip: f64, pip_value: f64) -> f64 {
-    let stop_pips = (fill - stop).abs() / pip;
-    risk / (stop_pips * pip_value)
+    lots_at_risk(Scalar::new(), risk, (fill, stop), pip, pip_value)
+}
+
+/// [`lots_for_risk`] in every lane.
+#[inline(always)]
+pub(crate) fn lots_at_risk<S: Simd>(
+    simd: S,
+    risk: f64,
+    (fill, stop): (S::f64s, S::f64s),
+    pip: f64,
+    pip_value: f64,
+) -> S::f64s {
+    let stop_pips = simd.div_f64s(simd.abs_f64s(simd.sub_f64s(fill, stop)), simd.splat_f64s(pip));
+    simd.div_f64s(simd.splat_f64s(risk), simd.mul_f64s(stop_pips, simd.splat_f64s(pip_value)))
 }
 
 #[cfg(test)]

@@ -88,14 +88,21 @@ impl Slippage {
         self.multiplier == 0.0 || self.random_pips == 0.0
     }
 
+    /// Pips of every fill, where they are [fixed](Self::is_fixed).
+    #[inline(always)]
+    pub(crate) fn fixed(&self) -> f64 {
+        self.of(0.0)
+    }
+
     /// Pips of fill `k`; the stream is not touched when there is no random part.
     #[inline(always)]
     pub fn pips(&self, k: u64, draws: &DrawTable) -> f64 {
-        if self.multiplier == 0.0 {
-            return 0.0;
-        }
-        let u = if self.random_pips == 0.0 { 0.0 } else { draws.get(k) };
-        self.multiplier * (self.fixed_pips + self.random_pips * u)
+        self.of(if self.is_fixed() { 0.0 } else { draws.get(k) })
+    }
+
+    #[inline(always)]
+    fn of(&self, u: f64) -> f64 {
+        if self.multiplier == 0.0 { 0.0 } else { self.multiplier * (self.fixed_pips + self.random_pips * u) }
     }
 }
 

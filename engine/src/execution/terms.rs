@@ -1,8 +1,10 @@
 //! The terms of trade of one run: everything money depends on, resolved once before the first bar.
 
+use pulp::{Scalar, Simd};
+
 use crate::execution::costs::{Fees, FillSide};
 use crate::execution::exit::ExitReason;
-use crate::execution::sizing::{VolumeGrid, lots_for_risk};
+use crate::execution::sizing::{VolumeGrid, lots_at_risk, lots_for_risk};
 use crate::execution::slippage::{DrawTable, Slippage};
 use crate::strategy::{OrderType, Variant};
 use crate::units::Direction;
@@ -57,7 +59,13 @@ impl Terms {
     /// Source: execution specification §3.
     #[inline(always)]
     pub fn market_price(&self, direction: Direction, requested: f64, k: u64, draws: &DrawTable) -> f64 {
-        requested + direction.sign() * self.slippage.pips(k, draws) * self.pip
+        self.slipped(Scalar::new(), requested, direction.sign(), self.slippage.pips(k, draws))
+    }
+
+    /// `price + d·s·p`; an exit slips by `−d`.
+    #[inline(always)]
+    pub(crate) fn slipped<S: Simd>(&self, simd: S, price: S::f64s, sign: S::f64s, pips: S::f64s) -> S::f64s {
+        simd.add_f64s(price, simd.mul_f64s(simd.mul_f64s(sign, pips), simd.splat_f64s(self.pip)))
     }
 
     /// Price of a pending entry triggered on a bar that opens at `open` of the entry side.
@@ -113,13 +121,33 @@ impl Terms {
     /// [`Refusal::BelowSmallestLot`]; then nothing is missed by a later fill, since `k` does not advance.
     #[inline(always)]
     pub fn open(&self, price: f64, stop: Option<f64>, explicit_lots: Option<f64>) -> Result<Entry, Refusal> {
-        let raw = match (explicit_lots, stop) {
+        let raw = self.raw_lots(price, stop, explicit_lots);
+        let lots = self.volume.quantise(raw, self.variant).ok_or(Refusal::BelowSmallestLot)?;
+        Ok(Entry { price, lots, fee: self.fees.fee(FillSide::Entry, price, lots) })
+    }
+
+    #[inline(always)]
+    fn raw_lots(&self, price: f64, stop: Option<f64>, explicit_lots: Option<f64>) -> f64 {
+        match (explicit_lots, stop) {
             (Some(lots), _) => lots,
             (None, Some(stop)) => lots_for_risk(self.risk, price, stop, self.pip, self.pip_value),
             (None, None) => f64::NAN,
-        };
-        let lots = self.volume.quantise(raw, self.variant).ok_or(Refusal::BelowSmallestLot)?;
-        Ok(Entry { price, lots, fee: self.fees.fee(FillSide::Entry, price, lots) })
+        }
+    }
+
+    /// A market order of `v2` filled at `price` is refused: by [`Terms::guard`], or because it is too small.
+    #[inline(always)]
+    pub(crate) fn refuses(&self, direction: Direction, price: f64, stop: Option<f64>, lots: Option<f64>) -> bool {
+        self.guard(direction, OrderType::Market, price, stop).is_err()
+            || self.volume.is_below(self.raw_lots(price, stop, lots))
+    }
+
+    /// Volumes of market orders of `v2` that are not refused. `lots`: explicit, undefined for sizing by risk.
+    #[inline(always)]
+    pub(crate) fn lots<S: Simd>(&self, simd: S, price: S::f64s, stop: S::f64s, lots: S::f64s) -> S::f64s {
+        let by_risk = lots_at_risk(simd, self.risk, (price, stop), self.pip, self.pip_value);
+        let raw = simd.select_f64s(simd.equal_f64s(lots, lots), lots, by_risk);
+        self.volume.largest_up_to(simd, raw)
     }
 
     /// Exit price after slippage.
@@ -130,7 +158,7 @@ impl Terms {
     pub fn exit_price(&self, direction: Direction, reason: ExitReason, base: f64, k: u64, draws: &DrawTable) -> f64 {
         let d = direction.sign();
         match (self.variant, reason) {
-            (Variant::V2, _) => base - d * self.slippage.pips(k, draws) * self.pip,
+            (Variant::V2, _) => self.slipped(Scalar::new(), base, -d, self.slippage.pips(k, draws)),
             (Variant::V1Parity, ExitReason::StopLoss | ExitReason::TakeProfit | ExitReason::BreakEvenStopLoss) => {
                 base + d * self.slippage.pips(k, draws) * self.pip
             }
@@ -160,13 +188,39 @@ impl Terms {
     /// Money gained by a move from `entry` to `price`: `((d·(price − entry))·L)·uv`, in this order of operations.
     #[inline(always)]
     pub fn gain(&self, direction: Direction, entry: f64, price: f64, lots: f64) -> f64 {
-        direction.sign() * (price - entry) * lots * self.unit_value
+        self.gains(Scalar::new(), direction.sign(), (entry, price), lots)
+    }
+
+    /// [`Terms::gain`] in every lane.
+    #[inline(always)]
+    pub(crate) fn gains<S: Simd>(
+        &self,
+        simd: S,
+        sign: S::f64s,
+        (entry, price): (S::f64s, S::f64s),
+        lots: S::f64s,
+    ) -> S::f64s {
+        let points = simd.mul_f64s(sign, simd.sub_f64s(price, entry));
+        simd.mul_f64s(simd.mul_f64s(points, lots), simd.splat_f64s(self.unit_value))
     }
 }
 
 /// `d·(X − F)/|F − S₀|`; 0 for a zero distance, none without a stop. Source: execution specification §9.2.
 #[inline(always)]
 pub fn r_multiple(direction: Direction, entry: f64, exit: f64, initial_stop: Option<f64>) -> Option<f64> {
-    let distance = (entry - initial_stop?).abs();
-    Some(if distance == 0.0 { 0.0 } else { direction.sign() * (exit - entry) / distance })
+    Some(r_multiples(Scalar::new(), direction.sign(), (entry, exit), initial_stop?))
+}
+
+/// [`r_multiple`] in every lane.
+#[inline(always)]
+pub(crate) fn r_multiples<S: Simd>(
+    simd: S,
+    sign: S::f64s,
+    (entry, exit): (S::f64s, S::f64s),
+    initial_stop: S::f64s,
+) -> S::f64s {
+    let zero = simd.splat_f64s(0.0);
+    let distance = simd.abs_f64s(simd.sub_f64s(entry, initial_stop));
+    let multiple = simd.div_f64s(simd.mul_f64s(sign, simd.sub_f64s(exit, entry)), distance);
+    simd.select_f64s(simd.equal_f64s(distance, zero), zero, multiple)
 }

@@ -3,9 +3,8 @@
 //!
 //! Extremes per block of bars decide most blocks without a look at their values.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::iter::repeat;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -37,7 +36,11 @@ impl Booked {
         if let Some(page) = self.pages.get(number) {
             page.get_or_init(|| {
                 let mut words = Box::new([0; PAGE]);
-                bound.bits_of(number * PAGE..(number + 1) * PAGE, words.as_mut_slice());
+                Arch::new().dispatch(Fill {
+                    bound,
+                    blocks: number * PAGE..(number + 1) * PAGE,
+                    out: words.as_mut_slice(),
+                });
                 words
             });
         }
@@ -308,41 +311,48 @@ impl<'a> BoundCondition<'a> {
     /// One bit per bar of a block.
     pub(crate) fn bits(&self, block: usize) -> u64 {
         self.decided(block).unwrap_or_else(|| {
-            let mut word = 0;
-            self.compare(block..block + 1, std::slice::from_mut(&mut word));
-            word
+            let mut word = [0];
+            Arch::new().dispatch(Compare { bound: self, blocks: block..block + 1, out: &mut word });
+            word[0]
         })
     }
 
     /// The bits of many blocks. Where extremes leave some open, none is left out: values that are read in order come from
     /// memory several times faster than those behind gaps.
-    fn bits_of(&self, blocks: Range<usize>, out: &mut [u64]) {
+    #[inline(always)]
+    fn bits_of<S: Simd>(&self, simd: S, blocks: Range<usize>, out: &mut [u64]) {
         if self.settled {
-            out.iter_mut().zip(blocks).for_each(|(word, block)| *word = self.bits(block));
+            self.bits_of_settled(blocks, out);
         } else {
-            self.compare(blocks, out);
+            Compare { bound: self, blocks, out }.with_simd(simd);
         }
     }
 
-    /// The bits of many blocks, value by value.
-    fn compare(&self, blocks: Range<usize>, out: &mut [u64]) {
-        let (left, right) = (&self.left, &self.right);
-        // a > b is b < a.
-        let (left, right, or_equal) = match self.comparison {
-            Comparison::Less => (left, right, false),
-            Comparison::LessOrEqual => (left, right, true),
-            Comparison::Greater => (right, left, false),
-            Comparison::GreaterOrEqual => (right, left, true),
-        };
-        Arch::new().dispatch(Compare { left, right, or_equal, blocks: blocks.clone(), out: &mut *out });
+    #[inline(never)]
+    fn bits_of_settled(&self, blocks: Range<usize>, out: &mut [u64]) {
+        out.iter_mut().zip(blocks).for_each(|(word, block)| *word = self.bits(block));
+    }
+
+    /// Clears the bits of what is not finite, where it must be, and of what lies behind the end: there everything is
+    /// undefined, but two constants compare as ever.
+    #[inline(always)]
+    fn cut(&self, blocks: Range<usize>, out: &mut [u64]) {
+        if self.finite {
+            self.cut_infinite(blocks.clone(), out);
+        }
+        if blocks.end * ZONE > self.len {
+            out.iter_mut().zip(blocks).for_each(|(word, block)| *word &= self.existing(block));
+        }
+    }
+
+    #[inline(never)]
+    fn cut_infinite(&self, blocks: Range<usize>, out: &mut [u64]) {
         for (word, block) in out.iter_mut().zip(blocks) {
-            if self.finite && *word != 0 && !self.left.all_finite(block) {
+            if *word != 0 && !self.left.all_finite(block) {
                 let mut scratch = [0.0; ZONE];
                 let values = self.left.block(block, &mut scratch);
                 *word &= values.iter().enumerate().fold(0, |bits, (k, x)| bits | u64::from(x.is_finite()) << k);
             }
-            // What lies behind the end is undefined; two constants are cut there.
-            *word &= self.existing(block);
         }
     }
 
@@ -375,6 +385,88 @@ impl<'a> BoundCondition<'a> {
     }
 }
 
+/// The bits of blocks of bars, value by value, with the widest vectors the processor has. A comparison with NaN is false by
+/// IEEE rules: an undefined operand needs no test of its own.
+struct Compare<'c, 'a> {
+    bound: &'c BoundCondition<'a>,
+    blocks: Range<usize>,
+    out: &'c mut [u64],
+}
+
+impl WithSimd for Compare<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { bound, blocks, out } = self;
+        // a > b is b < a.
+        match bound.comparison {
+            Comparison::Less => compare::<S, false>(simd, &bound.left, &bound.right, blocks.clone(), out),
+            Comparison::LessOrEqual => compare::<S, true>(simd, &bound.left, &bound.right, blocks.clone(), out),
+            Comparison::Greater => compare::<S, false>(simd, &bound.right, &bound.left, blocks.clone(), out),
+            Comparison::GreaterOrEqual => compare::<S, true>(simd, &bound.right, &bound.left, blocks.clone(), out),
+        }
+        bound.cut(blocks, out);
+    }
+}
+
+/// `left < right`, or `left <= right`.
+#[inline(always)]
+fn compare<S: Simd, const OR_EQUAL: bool>(
+    simd: S,
+    left: &Term<'_>,
+    right: &Term<'_>,
+    blocks: Range<usize>,
+    out: &mut [u64],
+) {
+    // Columns and constants are compared where they lie, up to a last block that is not full.
+    let mut whole = 0;
+    match (left, right) {
+        (Term::Column(left), Term::Column(right)) => {
+            let (left, right) = (left.full(&blocks), right.full(&blocks));
+            for ((word, left), right) in out.iter_mut().zip(left).zip(right) {
+                *word = word_of::<S, OR_EQUAL>(simd, left, right);
+                whole += 1;
+            }
+        }
+        (Term::Column(left), Term::Const(right)) => {
+            let right = simd.splat_f64s(*right);
+            for (word, left) in out.iter_mut().zip(left.full(&blocks)) {
+                *word = word_below::<S, OR_EQUAL>(simd, left, right);
+                whole += 1;
+            }
+        }
+        (Term::Const(left), Term::Column(right)) => {
+            let left = simd.splat_f64s(*left);
+            for (word, right) in out.iter_mut().zip(right.full(&blocks)) {
+                *word = word_above::<S, OR_EQUAL>(simd, left, right);
+                whole += 1;
+            }
+        }
+        _ => {}
+    }
+    for (word, block) in out.iter_mut().zip(blocks).skip(whole) {
+        let (mut lefts, mut rights) = ([0.0; ZONE], [0.0; ZONE]);
+        *word = word_of::<S, OR_EQUAL>(simd, left.block(block, &mut lefts), right.block(block, &mut rights));
+    }
+}
+
+/// [`BoundCondition::bits_of`].
+struct Fill<'c, 'a> {
+    bound: &'c BoundCondition<'a>,
+    blocks: Range<usize>,
+    out: &'c mut [u64],
+}
+
+impl WithSimd for Fill<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        self.bound.bits_of(simd, self.blocks, self.out);
+    }
+}
+
 /// The bit of each bar of a block.
 const BIT: [u64; ZONE] = {
     let mut bits = [0; ZONE];
@@ -386,70 +478,59 @@ const BIT: [u64; ZONE] = {
     bits
 };
 
-/// `left < right`, or `left <= right`, on blocks of bars, with the widest vectors the processor has. A comparison with
-/// NaN is false by IEEE rules: an undefined operand needs no test of its own.
-struct Compare<'c, 'a> {
-    left: &'c Term<'a>,
-    right: &'c Term<'a>,
-    or_equal: bool,
-    blocks: Range<usize>,
-    out: &'c mut [u64],
-}
-
-impl WithSimd for Compare<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { left, right, or_equal, blocks, out } = self;
-        // Columns and constants are compared where they lie, up to a last block that is not full.
-        let (mut lefts, mut rights) = ([0.0; ZONE], [0.0; ZONE]);
-        let whole = match (left, right) {
-            (Term::Column(left), Term::Column(right)) => {
-                words(simd, or_equal, left.full(&blocks).iter().zip(right.full(&blocks)), out)
-            }
-            (Term::Column(left), Term::Const(right)) => {
-                rights.fill(*right);
-                words(simd, or_equal, left.full(&blocks).iter().zip(repeat(&rights)), out)
-            }
-            (Term::Const(left), Term::Column(right)) => {
-                lefts.fill(*left);
-                words(simd, or_equal, repeat(&lefts).zip(right.full(&blocks)), out)
-            }
-            _ => 0,
-        };
-        for (word, block) in out.iter_mut().zip(blocks).skip(whole) {
-            let pair = (left.block(block, &mut lefts), right.block(block, &mut rights));
-            words(simd, or_equal, std::iter::once(pair), std::slice::from_mut(word));
-        }
-    }
-}
-
-/// Compares pairs of blocks; returns how many there were.
+/// The bits of one block.
 #[inline(always)]
-fn words<'b, S: Simd>(
-    simd: S,
-    or_equal: bool,
-    pairs: impl Iterator<Item = (&'b [f64; ZONE], &'b [f64; ZONE])>,
-    out: &mut [u64],
-) -> usize {
-    let (weights, _) = S::as_simd_u64s(&BIT);
-    let mut done = 0;
-    for (word, (left, right)) in out.iter_mut().zip(pairs) {
-        let ((left, _), (right, _)) = (S::as_simd_f64s(left), S::as_simd_f64s(right));
-        let mut bits = simd.splat_u64s(0);
-        for ((left, right), weight) in left.iter().zip(right).zip(weights) {
-            let holds = match or_equal {
-                false => simd.less_than_f64s(*left, *right),
-                true => simd.less_than_or_equal_f64s(*left, *right),
-            };
-            bits = simd.or_u64s(bits, simd.select_u64s(holds, *weight, simd.splat_u64s(0)));
-        }
-        let lanes: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&bits));
-        *word = lanes.iter().fold(0, |all, lane| all | lane);
-        done += 1;
+fn word_of<S: Simd, const OR_EQUAL: bool>(simd: S, left: &[f64; ZONE], right: &[f64; ZONE]) -> u64 {
+    let mut bits = simd.splat_u64s(0);
+    for ((left, right), bit) in
+        S::as_simd_f64s(left).0.iter().zip(S::as_simd_f64s(right).0).zip(S::as_simd_u64s(&BIT).0)
+    {
+        bits = with_bits::<S, OR_EQUAL>(simd, bits, *left, *right, *bit);
     }
-    done
+    any_of::<S>(bits)
+}
+
+/// The bits of one block that lie below a constant.
+#[inline(always)]
+fn word_below<S: Simd, const OR_EQUAL: bool>(simd: S, left: &[f64; ZONE], right: S::f64s) -> u64 {
+    let mut bits = simd.splat_u64s(0);
+    for (left, bit) in S::as_simd_f64s(left).0.iter().zip(S::as_simd_u64s(&BIT).0) {
+        bits = with_bits::<S, OR_EQUAL>(simd, bits, *left, right, *bit);
+    }
+    any_of::<S>(bits)
+}
+
+/// The bits of one block that lie above a constant.
+#[inline(always)]
+fn word_above<S: Simd, const OR_EQUAL: bool>(simd: S, left: S::f64s, right: &[f64; ZONE]) -> u64 {
+    let mut bits = simd.splat_u64s(0);
+    for (right, bit) in S::as_simd_f64s(right).0.iter().zip(S::as_simd_u64s(&BIT).0) {
+        bits = with_bits::<S, OR_EQUAL>(simd, bits, left, *right, *bit);
+    }
+    any_of::<S>(bits)
+}
+
+#[inline(always)]
+fn with_bits<S: Simd, const OR_EQUAL: bool>(
+    simd: S,
+    bits: S::u64s,
+    left: S::f64s,
+    right: S::f64s,
+    bit: S::u64s,
+) -> S::u64s {
+    let holds = if OR_EQUAL { simd.less_than_or_equal_f64s(left, right) } else { simd.less_than_f64s(left, right) };
+    simd.or_u64s(bits, simd.select_u64s(holds, bit, simd.splat_u64s(0)))
+}
+
+/// The bits of all lanes.
+#[inline(always)]
+fn any_of<S: Simd>(bits: S::u64s) -> u64 {
+    let lanes: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&bits));
+    let mut word = 0;
+    for lane in lanes {
+        word |= lane;
+    }
+    word
 }
 
 /// One condition and where its bits are.
@@ -458,9 +539,63 @@ struct Source<'a> {
     bound: BoundCondition<'a>,
     /// Shared with everybody.
     kept: Option<Arc<Booked>>,
-    /// Otherwise the words of the blocks of `piece`.
+    /// Otherwise its row among those of the [`Draft`].
+    row: usize,
+}
+
+/// The bits of the conditions that are not kept, on the blocks of one piece: a row of words each, in the order in which they
+/// are worked out. What that needs lies in the same order.
+#[derive(Default)]
+struct Draft<'a> {
+    conditions: Vec<BoundCondition<'a>>,
     words: Vec<u64>,
     piece: Range<usize>,
+}
+
+/// Operands of a side whose conditions are worked out together: that many columns of a piece stay in the cache.
+const SQUARE: usize = 8;
+
+impl<'a> Draft<'a> {
+    /// Few columns are compared with few others, then the next few.
+    fn new(sources: &mut [Source<'a>]) -> Self {
+        let ranks = |side: fn(&Condition) -> Operand| -> HashMap<Operand, usize> {
+            let operands: BTreeSet<Operand> = sources.iter().map(|source| side(&source.condition)).collect();
+            operands.into_iter().enumerate().map(|(rank, operand)| (operand, rank)).collect()
+        };
+        let (lefts, rights) = (ranks(|condition| condition.left), ranks(|condition| condition.right));
+        let mut open: Vec<&mut Source<'a>> = sources.iter_mut().filter(|source| source.kept.is_none()).collect();
+        open.sort_by_cached_key(|source| {
+            let (row, column) = (lefts[&source.condition.left], rights[&source.condition.right]);
+            (row / SQUARE, column / SQUARE, row, column, source.condition.comparison)
+        });
+        open.iter_mut().enumerate().for_each(|(row, source)| source.row = row);
+        Self { conditions: open.iter().map(|source| source.bound).collect(), words: Vec::new(), piece: 0..0 }
+    }
+
+    fn prepare(&mut self, piece: &Range<usize>) {
+        self.piece = piece.clone();
+        self.words.resize(self.conditions.len() * piece.len(), 0);
+        Arch::new().dispatch(Prepare(self));
+    }
+
+    fn row(&self, row: usize) -> &[u64] {
+        let width = self.piece.len();
+        self.words.get(row * width..(row + 1) * width).unwrap_or_default()
+    }
+}
+
+struct Prepare<'p, 'a>(&'p mut Draft<'a>);
+
+impl WithSimd for Prepare<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Draft { conditions, words, piece } = self.0;
+        for (bound, out) in conditions.iter().zip(words.chunks_mut(piece.len().max(1))) {
+            bound.bits_of(simd, piece.clone(), out);
+        }
+    }
 }
 
 /// The conditions of settings that are worked on together, by number.
@@ -468,8 +603,8 @@ struct Source<'a> {
 pub(crate) struct ConditionSet<'a> {
     sources: Vec<Source<'a>>,
     numbers: HashMap<Condition, u32>,
-    /// Numbers, those of one column side by side.
-    order: Vec<u32>,
+    /// Made when all conditions are known.
+    draft: Option<Draft<'a>>,
 }
 
 /// An expression over the numbered conditions of a [`ConditionSet`].
@@ -511,7 +646,8 @@ impl<'a> ConditionSet<'a> {
                 let bound = BoundCondition::bind(condition, len, column)?;
                 let kept = if shared(condition) { cache.get(condition).0 } else { None };
                 let number = self.sources.len() as u32;
-                self.sources.push(Source { condition: *condition, bound, kept, words: Vec::new(), piece: 0..0 });
+                self.sources.push(Source { condition: *condition, bound, kept, row: 0 });
+                self.draft = None;
                 self.numbers.insert(*condition, number);
                 Node::Is(number)
             }
@@ -526,27 +662,14 @@ impl<'a> ConditionSet<'a> {
         paired.flat_map(move |condition| of(&condition.left).chain(of(&condition.right)))
     }
 
-    /// Works out every condition on the blocks of `piece`, which lie on one page. Conditions of one column follow each
-    /// other: its values are read from memory once.
+    /// Works out every condition on the blocks of `piece`, which lie on one page.
     pub(crate) fn prepare_all(&mut self, piece: &Range<usize>) {
-        if self.order.len() != self.sources.len() {
-            self.order = (0..self.sources.len() as u32).collect();
-            self.order.sort_by_key(|number| {
-                let condition = &self.sources[*number as usize].condition;
-                (condition.left, condition.right, condition.comparison)
-            });
-        }
-        for number in &self.order {
-            let Source { bound, kept, words, piece: done, .. } = &mut self.sources[*number as usize];
-            match kept {
-                Some(kept) => kept.fill(piece, bound),
-                None => {
-                    words.resize(piece.len(), 0);
-                    bound.bits_of(piece.clone(), words);
-                    *done = piece.clone();
-                }
+        for source in &self.sources {
+            if let Some(kept) = &source.kept {
+                kept.fill(piece, &source.bound);
             }
         }
+        self.draft.get_or_insert_with(|| Draft::new(&mut self.sources)).prepare(piece);
     }
 
     /// Writes the bits of `node` on the blocks of `piece` to `out`, one word per block. The piece must be prepared.
@@ -557,9 +680,10 @@ impl<'a> ConditionSet<'a> {
 
     fn known(&self, number: u32, piece: &Range<usize>) -> &[u64] {
         let source = &self.sources[number as usize];
-        let known = match &source.kept {
-            Some(kept) => kept.words(piece).unwrap_or_default(),
-            None => &source.words,
+        let known = match (&source.kept, &self.draft) {
+            (Some(kept), _) => kept.words(piece).unwrap_or_default(),
+            (None, Some(draft)) if draft.piece == *piece => draft.row(source.row),
+            (None, _) => &[],
         };
         assert_eq!(known.len(), piece.len(), "a condition was not worked out");
         known
@@ -594,9 +718,12 @@ impl<'a> ConditionSet<'a> {
         match node {
             Node::Is(number) => {
                 let source = &self.sources[*number as usize];
-                let known = match &source.kept {
-                    Some(kept) => kept.words(&(block..block + 1)).map(|words| words[0]),
-                    None => source.piece.contains(&block).then(|| source.words[block - source.piece.start]),
+                let known = match (&source.kept, &self.draft) {
+                    (Some(kept), _) => kept.words(&(block..block + 1)).map(|words| words[0]),
+                    (None, Some(draft)) if draft.piece.contains(&block) => {
+                        draft.row(source.row).get(block - draft.piece.start).copied()
+                    }
+                    (None, _) => None,
                 };
                 known.unwrap_or_else(|| source.bound.bits(block))
             }
@@ -667,26 +794,36 @@ mod tests {
             Term::Linear { base: first, factor: -0.5, term: second },
             Term::Offset { base: second, offset: 1.0 },
         ];
-        for (left, right) in terms.iter().flat_map(|left| terms.iter().map(move |right| (left, right))) {
-            for or_equal in [false, true] {
-                for out in crate::simd::on_all_widths(|| Alone { left, right, or_equal }) {
-                    // Two constants say something of bars behind the end; whoever asks cuts them.
-                    for i in 0..len {
-                        let (l, r) = (left.value(i), right.value(i));
-                        let holds = if or_equal { l <= r } else { l < r };
-                        assert_eq!(out[i / ZONE] >> (i % ZONE) & 1 == 1, holds, "{left:?} {right:?} at {i}");
+        for (left, right) in terms.iter().flat_map(|left| terms.iter().map(move |right| (*left, *right))) {
+            for comparison in
+                [Comparison::Less, Comparison::LessOrEqual, Comparison::Greater, Comparison::GreaterOrEqual]
+            {
+                let bound = BoundCondition { left, comparison, right, finite: false, len, settled: false };
+                for out in crate::simd::on_all_widths(|| Alone(&bound)) {
+                    for i in 0..4 * ZONE {
+                        let holds = i < len && holds(comparison, left.value(i), right.value(i));
+                        assert_eq!(
+                            out[i / ZONE] >> (i % ZONE) & 1 == 1,
+                            holds,
+                            "{left:?} {comparison:?} {right:?} at {i}"
+                        );
                     }
                 }
             }
         }
     }
 
-    /// [`Compare`] on all bars.
-    struct Alone<'c, 'a> {
-        left: &'c Term<'a>,
-        right: &'c Term<'a>,
-        or_equal: bool,
+    fn holds(comparison: Comparison, left: f64, right: f64) -> bool {
+        match comparison {
+            Comparison::Less => left < right,
+            Comparison::LessOrEqual => left <= right,
+            Comparison::Greater => left > right,
+            Comparison::GreaterOrEqual => left >= right,
+        }
     }
+
+    /// [`Compare`] on all bars.
+    struct Alone<'c, 'a>(&'c BoundCondition<'a>);
 
     impl WithSimd for Alone<'_, '_> {
         type Output = [u64; 4];
@@ -694,8 +831,7 @@ mod tests {
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) -> [u64; 4] {
             let mut out = [0; 4];
-            let Self { left, right, or_equal } = self;
-            Compare { left, right, or_equal, blocks: 0..4, out: &mut out }.with_simd(simd);
+            Compare { bound: self.0, blocks: 0..4, out: &mut out }.with_simd(simd);
             out
         }
     }
