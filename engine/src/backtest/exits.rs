@@ -174,9 +174,9 @@ pub(super) struct ExitTable {
     start: usize,
     /// One per bar of the piece.
     slots: Vec<Slot>,
-    /// Positions are kept for those who ask under other terms, or for more than the round trip.
-    keeps: bool,
-    /// The terms in force.
+    /// Per bar of the piece: 0, or one more than the number of its position.
+    positions: Vec<u32>,
+    /// The terms in force; the greatest number before the first.
     terms: usize,
     /// Entries found so far, over all pieces.
     pub(super) found: u64,
@@ -189,12 +189,10 @@ struct Slot {
     end: End,
     /// Its round trip, if it comes to one.
     trip: u32,
-    /// 0, or one more than the number of its position.
-    position: u32,
 }
 
 impl Slot {
-    const EMPTY: Self = Self { end: End::UNKNOWN, trip: 0, position: 0 };
+    const EMPTY: Self = Self { end: End::UNKNOWN, trip: 0 };
 }
 
 /// Positions found, and the round trips of those that were asked for under fixed terms.
@@ -238,6 +236,20 @@ impl Deals {
     pub(super) fn push(&mut self, outline: Outline, bars: Range<usize>) -> u32 {
         self.outlines.push((outline, bars.start as u32..bars.end as u32));
         self.outlines.len() as u32 - 1
+    }
+
+    /// What the position entered on `bar` comes to under the terms of `course`.
+    #[inline(always)]
+    fn take(&mut self, course: &Course<'_>, bar: usize, position: &Position) -> (End, u32) {
+        let Position { wish, leave, mids } = position;
+        match leave {
+            _ if wish.is_refused(&course.plan.terms, 0, course.draws) => (End::REFUSED, 0),
+            None => (End::OPEN, 0),
+            Some(leave) => {
+                let outline = Outline::new(course.landmarks, wish, bar, leave, *mids);
+                (End(leave.bar as u32), self.push(outline, bar..leave.bar))
+            }
+        }
     }
 
     /// Reckons what was pushed since the last time.
@@ -298,19 +310,21 @@ impl End {
 }
 
 impl ExitTable {
-    /// Forgets everything; the piece is `start .. start + len`. Round trips are remembered
-    /// if more than one run asks for them, positions too if `keeps`.
+    /// Forgets everything; the piece is `start .. start + len`. Round trips are remembered if more than one run asks for
+    /// them (`shared`); with `keeps` positions too, for those who ask under other terms or for more.
     pub(super) fn reset(&mut self, start: usize, len: usize, shared: bool, keeps: bool) {
-        (self.start, self.keeps) = (start, keeps);
+        self.start = start;
         self.slots.clear();
         self.slots.resize(if shared { len } else { 0 }, Slot::EMPTY);
+        self.positions.clear();
+        self.positions.resize(if shared && keeps { len } else { 0 }, 0);
         self.terms = usize::MAX;
     }
 
     /// What was reckoned so far is forgotten unless it was under these terms.
     pub(super) fn under_terms(&mut self, terms: usize) {
-        if self.terms != terms {
-            self.terms = terms;
+        let before = std::mem::replace(&mut self.terms, terms);
+        if before != terms && before != usize::MAX {
             self.slots.iter_mut().for_each(|slot| slot.end = End::UNKNOWN);
         }
     }
@@ -324,45 +338,60 @@ impl ExitTable {
 
     /// What is looked for, found if nobody asked before.
     pub(super) fn entry(&mut self, search: Search<'_, '_>, deals: &mut Deals) -> Entry {
-        Arch::new().dispatch(Known { table: self, search, deals })
-    }
-
-    /// What is looked for comes to under the terms of `course`, which are those in force and the same for every fill.
-    #[inline(never)]
-    pub(super) fn reckon(&mut self, course: &Course<'_>, search: Search<'_, '_>, deals: &mut Deals) -> (End, u32) {
-        Arch::new().dispatch(Reckon { course, table: self, search, deals })
-    }
-}
-
-/// Finds an entry, or takes it from its table.
-struct Known<'k, 's, 'a> {
-    table: &'k mut ExitTable,
-    search: Search<'s, 'a>,
-    deals: &'k mut Deals,
-}
-
-impl WithSimd for Known<'_, '_, '_> {
-    type Output = Entry;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Entry {
-        let Self { table, search, deals } = self;
-        let ExitTable { slots, start, keeps, found, .. } = table;
-        let mut slot = slots.get_mut(search.bar - *start);
-        if let Some(Slot { position: position @ 1.., .. }) = slot {
+        let ExitTable { positions, start, found, .. } = self;
+        let mut kept = positions.get_mut(search.bar - *start);
+        if let Some(position @ 1..) = kept {
             return Entry::Position(deals.positions[*position as usize - 1]);
         }
         *found += 1;
-        let entry = search.with_simd(simd);
-        if let (Entry::Position(position), Some(slot), true) = (&entry, &mut slot, *keeps) {
+        let entry = Arch::new().dispatch(search);
+        if let (Entry::Position(position), Some(kept)) = (&entry, &mut kept) {
             deals.positions.push(*position);
-            slot.position = deals.positions.len() as u32;
+            **kept = deals.positions.len() as u32;
         }
         entry
     }
+
+    /// What is looked for comes to under the terms of `course`, which are those in force and the same for every fill.
+    pub(super) fn known(&mut self, course: &Course<'_>, search: Search<'_, '_>, deals: &mut Deals) -> (End, u32) {
+        match self.end(search.bar) {
+            (End::UNKNOWN, _) => Arch::new().dispatch(Reckon { table: self, course, search, deals }),
+            known => known,
+        }
+    }
+
+    /// As [`ExitTable::known`], where nothing is known yet.
+    #[inline(always)]
+    pub(super) fn reckon<S: Simd>(
+        &mut self,
+        simd: S,
+        course: &Course<'_>,
+        search: Search<'_, '_>,
+        deals: &mut Deals,
+    ) -> (End, u32) {
+        let bar = search.bar;
+        let (end, trip) = if !self.positions.is_empty() {
+            match self.entry(search, deals) {
+                Entry::Undefined => (End::UNDEFINED, 0),
+                Entry::Invalid(_) => (End::INVALID, 0),
+                Entry::Position(position) => deals.take(course, bar, &position),
+            }
+        } else {
+            self.found += 1;
+            match search.with_simd(simd) {
+                Entry::Undefined => (End::UNDEFINED, 0),
+                Entry::Invalid(_) => (End::INVALID, 0),
+                Entry::Position(position) => deals.take(course, bar, &position),
+            }
+        };
+        if let Some(slot) = self.slots.get_mut(bar - self.start) {
+            (slot.end, slot.trip) = (end, trip);
+        }
+        (end, trip)
+    }
 }
 
-/// Finds an entry and reckons its round trip.
+/// [`ExitTable::reckon`].
 struct Reckon<'k, 's, 'a> {
     course: &'k Course<'a>,
     table: &'k mut ExitTable,
@@ -375,28 +404,6 @@ impl WithSimd for Reckon<'_, '_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> (End, u32) {
-        let Self { course, table, search, deals } = self;
-        let bar = search.bar;
-        let entry = Known { table, search, deals }.with_simd(simd);
-        let mut place = 0;
-        let end = match entry {
-            Entry::Undefined => End::UNDEFINED,
-            Entry::Invalid(_) => End::INVALID,
-            Entry::Position(Position { wish, leave: None, .. }) => {
-                if wish.is_refused(&course.plan.terms, 0, course.draws) { End::REFUSED } else { End::OPEN }
-            }
-            Entry::Position(Position { wish, leave: Some(leave), mids }) => {
-                if wish.is_refused(&course.plan.terms, 0, course.draws) {
-                    End::REFUSED
-                } else {
-                    place = deals.push(Outline::new(course.landmarks, &wish, bar, &leave, mids), bar..leave.bar);
-                    End(leave.bar as u32)
-                }
-            }
-        };
-        if let Some(slot) = table.slots.get_mut(bar - table.start) {
-            (slot.end, slot.trip) = (end, place);
-        }
-        (end, place)
+        self.table.reckon(simd, self.course, self.search, self.deals)
     }
 }

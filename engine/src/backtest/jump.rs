@@ -146,9 +146,7 @@ impl Outline {
             tally: tally.0,
         }
     }
-}
 
-impl Outline {
     #[inline(always)]
     pub(super) fn direction(&self) -> Direction {
         if self.sign > 0.0 { Direction::Long } else { Direction::Short }
@@ -307,7 +305,7 @@ impl<S: Simd> Account<S> {
         let below = simd.and_m64s(simd.and_m64s(below_peak(flat), below_peak(low)), below_peak(high));
         let several = simd.equal_f64s(deal.night, simd.splat_f64s(SEVERAL));
         let one_night = simd.equal_f64s(deal.night, deal.night);
-        // Where it holds and there is only one of the two.
+        // `below` without `several`.
         let quiet = simd.xor_m64s(below, simd.and_m64s(below, several));
 
         self.flat_until(simd, deal.entry_day);

@@ -3,7 +3,9 @@
 
 use std::hint::select_unpredictable;
 
-use crate::backtest::exits::{ExitRule, ExitTable, Search};
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::backtest::exits::{End, ExitRule, ExitTable, Search};
 use crate::backtest::runner::{Found, Runner, Scene};
 use crate::backtest::settle::Queue;
 use crate::indicators::ZONE;
@@ -44,6 +46,7 @@ enum Step {
 }
 
 impl Path {
+    #[inline(never)]
     fn begin(&mut self, runner: &Runner<'_>, scene: &Scene<'_, '_>) {
         let (width, base) = (scene.blocks.len(), scene.base());
         self.words.resize(width + 1, 0);
@@ -77,58 +80,96 @@ impl Path {
         if bar >= self.end {
             return Step::End;
         }
-        let (exit, place) = table.end(base + bar);
-        if exit.bar() >= self.run_end {
-            return Step::Question(bar);
+        let (end, place) = table.end(base + bar);
+        if self.leaves(end, place, base) { Step::Exit } else { Step::Question(bar) }
+    }
+
+    /// Goes on behind the exit, if the round trip ends within the run.
+    #[inline(always)]
+    fn leaves(&mut self, end: End, place: u32, base: usize) -> bool {
+        if end.bar() >= self.run_end {
+            return false;
         }
         self.trips.push(place);
         self.straight += 1;
-        self.from = exit.bar() + 1 - base;
-        Step::Exit
+        self.from = end.bar() + 1 - base;
+        true
     }
 }
 
 /// Follows `runners`, which are plain and under the same terms, through the piece; what they gather goes to `queues`.
-pub(super) fn follow<'t, 'a>(
-    mut runners: impl Iterator<Item = &'t mut Runner<'a>>,
+pub(super) fn follow<'t, 'a: 't>(
+    runners: impl Iterator<Item = &'t mut Runner<'a>>,
     (scene, exit): (&Scene<'_, 'a>, &ExitRule<'a>),
     found: &mut Found<'_>,
     queues: &mut Vec<Queue<'t, 'a>>,
     paths: &mut Paths,
 ) {
-    let base = scene.base();
-    let mut begin = |path: &mut Path| {
-        let runner = runners.next()?;
-        path.begin(runner, scene);
-        Some(runner)
-    };
-    let mut lanes = paths.each_mut().map(|path| (begin(path), path));
-    while lanes.iter().any(|(runner, _)| runner.is_some()) {
+    Arch::new().dispatch(Follow { runners, scene, exit, found, queues, paths });
+}
+
+struct Follow<'f, 's, 'd, 't, 'a, I> {
+    runners: I,
+    scene: &'f Scene<'s, 'a>,
+    exit: &'f ExitRule<'a>,
+    found: &'f mut Found<'d>,
+    queues: &'f mut Vec<Queue<'t, 'a>>,
+    paths: &'f mut Paths,
+}
+
+impl<'t, 'a: 't, I: Iterator<Item = &'t mut Runner<'a>>> WithSimd for Follow<'_, '_, '_, 't, 'a, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { mut runners, scene, exit, found, queues, paths } = self;
+        let base = scene.base();
+        let mut lanes = paths.each_mut().map(|path| (None, path));
+        let mut busy = 0;
         for (slot, path) in &mut lanes {
-            let Some(runner) = slot else { continue };
-            match path.step(&found.tables[0], base) {
-                Step::Exit => continue,
-                Step::Question(bar) => {
-                    let (bar, ground) = (base + bar, runner.ground(scene));
-                    let search = Search { exit, conditions: scene.conditions, ground, bar };
-                    let entered = runner.enter(search, &mut found.tables[0], found.deals);
-                    let entered = runner.take_in(entered, bar, &mut path.trips, 0, found.deals);
-                    path.from = if entered { runner.progress.next } else { bar + 1 } - base;
-                    if runner.failure.is_none() {
-                        continue;
+            *slot = runners.next();
+            if let Some(runner) = slot {
+                path.begin(runner, scene);
+                busy += 1;
+            }
+        }
+        while busy > 0 {
+            for (slot, path) in &mut lanes {
+                let Some(runner) = slot else { continue };
+                match path.step(&found.tables[0], base) {
+                    Step::Exit => continue,
+                    Step::Question(bar) => {
+                        let search = Search {
+                            exit,
+                            conditions: scene.conditions,
+                            ground: runner.ground(scene),
+                            bar: base + bar,
+                        };
+                        let (end, place) = found.tables[0].reckon(simd, &runner.course, search, found.deals);
+                        if path.leaves(end, place, base) {
+                            continue;
+                        }
+                        path.from = runner.asks(search, found, &mut path.trips) - base;
+                        if runner.failure.is_none() {
+                            continue;
+                        }
                     }
+                    Step::End => {}
                 }
-                Step::End => {}
+                // Nobody asks such a run when its last signal was.
+                runner.progress.count_signals(path.straight);
+                runner.progress.next = base + path.from.max(path.end);
+                let start = found.trips.len();
+                found.trips.extend_from_slice(&path.trips);
+                if let Some(Runner { course, progress, .. }) = slot.take() {
+                    queues.push(Queue { course, progress, trips: start..found.trips.len() });
+                }
+                *slot = runners.next();
+                match slot {
+                    Some(runner) => path.begin(runner, scene),
+                    None => busy -= 1,
+                }
             }
-            // Nobody asks such a run when its last signal was.
-            runner.progress.count_signals(path.straight);
-            runner.progress.next = base + path.from.max(path.end);
-            let start = found.trips.len();
-            found.trips.extend_from_slice(&path.trips);
-            if let Some(Runner { course, progress, .. }) = slot.take() {
-                queues.push(Queue { course, progress, trips: start..found.trips.len() });
-            }
-            *slot = begin(path);
         }
     }
 }

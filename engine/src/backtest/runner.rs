@@ -51,7 +51,7 @@ impl Scene<'_, '_> {
 }
 
 /// What came of a bar on which the conditions of a rule hold.
-pub(super) enum Entered {
+enum Entered {
     /// Nothing: there is no signal, or it is not valid and the run has failed.
     No,
     /// A signal whose order was refused.
@@ -119,7 +119,8 @@ impl<'a> Runner<'a> {
                 let exit = &scene.exits[rule];
                 let search = Search { exit, conditions: scene.conditions, ground, bar };
                 let entered = if together {
-                    let entered = self.enter(search, &mut tables[rule], deals);
+                    let known = tables[rule].known(&self.course, search, deals);
+                    let entered = self.enter(search, known, &mut tables[rule], deals);
                     self.take_in(entered, bar, trips, before, deals)
                 } else {
                     self.enter_singly(exit, rule, &tables[rule].entry(search, deals), bar)
@@ -140,7 +141,7 @@ impl<'a> Runner<'a> {
 
     /// Adds what came of a bar to the round trips still to be taken, which are those from `before` on; false if there was
     /// no signal.
-    pub(super) fn take_in(
+    fn take_in(
         &mut self,
         entered: Entered,
         bar: usize,
@@ -175,13 +176,24 @@ impl<'a> Runner<'a> {
             && Progress::has_no_cooldown(plan)
     }
 
-    /// The conditions of a rule hold on the bar of `search`; under terms that are the same for every fill.
-    pub(super) fn enter(&mut self, search: Search<'_, '_>, table: &mut ExitTable, deals: &mut Deals) -> Entered {
+    /// An entry of a plain run that is no round trip within the run, or fails; returns where it goes on.
+    #[inline(never)]
+    pub(super) fn asks(&mut self, search: Search<'_, '_>, found: &mut Found<'_>, trips: &mut Vec<u32>) -> usize {
+        let known = found.tables[0].known(&self.course, search, found.deals);
+        let entered = self.enter(search, known, &mut found.tables[0], found.deals);
+        if self.take_in(entered, search.bar, trips, 0, found.deals) { self.progress.next } else { search.bar + 1 }
+    }
+
+    /// The conditions of a rule hold on the bar of `search`; under terms that are the same for every fill. `known`: what
+    /// the table says of it.
+    fn enter(
+        &mut self,
+        search: Search<'_, '_>,
+        (end, place): (End, u32),
+        table: &mut ExitTable,
+        deals: &mut Deals,
+    ) -> Entered {
         let (course, bar, exit) = (self.course, search.bar, search.exit);
-        let (end, place) = match table.end(bar) {
-            (End::UNKNOWN, _) => table.reckon(&course, search, deals),
-            known => known,
-        };
         if end == End::UNDEFINED {
             return Entered::No;
         }

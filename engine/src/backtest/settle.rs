@@ -85,11 +85,11 @@ impl WithSimd for Settle<'_, '_, '_> {
             for (lane, queue) in lanes.iter_mut().enumerate().filter_map(|(lane, slot)| Some((lane, slot.as_mut()?))) {
                 queue.trips.start += taken;
                 if loud >> lane & 1 == 1 {
+                    queue.trips.start -= 1;
                     close(queue, &accounts, lane, opened[lane]);
-                    if let Some(trip) = queue.trips.next() {
-                        let (deal, held) = deals.trip(places[trip]);
-                        queue.progress.round_trip(queue.course, deal, held);
-                    }
+                    let (deal, held) = deals.trip(places[queue.trips.start]);
+                    queue.progress.round_trip(queue.course, deal, held);
+                    queue.trips.start += 1;
                     accounts.set_lane(lane, &queue.progress.account());
                     opened[lane] = queue.trips.start;
                 }
@@ -99,7 +99,7 @@ impl WithSimd for Settle<'_, '_, '_> {
 }
 
 /// Takes up to `steps` round trips in each busy lane, until one of them needs a look at single bars. Returns the
-/// accounts, the steps taken in all busy lanes, and the lanes that need a look at their next round trip.
+/// accounts, the steps taken, and the lanes that did not take the last of them because it needs that look.
 #[inline(always)]
 fn run<S: Simd>(
     simd: S,
@@ -116,7 +116,7 @@ fn run<S: Simd>(
         let quiet = after.book(simd, &trips);
         let loud = !lane_bits::<S>(quiet) & busy;
         if loud != 0 {
-            return (accounts, step, loud);
+            return (Account::select(simd, quiet, after, accounts), step + 1, loud);
         }
         accounts = after;
     }

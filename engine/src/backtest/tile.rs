@@ -125,7 +125,7 @@ pub struct Workspace {
 
 /// Columns of prices and the like that following trades reads.
 const PRICES: usize = 8;
-/// Bytes of columns that a piece of time may have: half the second-level cache of a small server core.
+/// Bytes of columns and prices looked up bar by bar that a piece of time may have: half the second-level cache of a small server core.
 const PIECE_BYTES: usize = 1 << 20;
 /// Deals found before round trips are settled: about a quarter of the second-level cache.
 const DEALS: usize = 2048;
@@ -209,7 +209,7 @@ impl Workspace {
                 return;
             }
         };
-        let per_bar = (tile.columns_read_often() + PRICES) * size_of::<f64>();
+        let per_bar = (tile.columns_looked_up() + PRICES) * size_of::<f64>();
         let fitting = PIECE_BYTES / per_bar;
         let piece = (1_usize << fitting.max(1).ilog2()).clamp(PIECE_BARS.start, PIECE_BARS.end);
         let start = members.iter().map(|at| jobs[*at].bars.start).min().unwrap_or(0) / piece * piece;
@@ -385,12 +385,11 @@ impl<'a> Tile<'a> {
         Ok(Self { conditions, groups })
     }
 
-    /// Columns that are read more than once per piece: those compared with each other, and levels. Columns compared with
-    /// constants are read once, all their conditions in a row.
-    fn columns_read_often(&self) -> usize {
+    /// Columns whose values are looked up bar by bar: levels. Those of conditions are read in order, a strip at a time.
+    fn columns_looked_up(&self) -> usize {
         let rules = self.groups.iter().flat_map(|group| &group.exits).map(|exit| exit.rule);
         let levels = rules.flat_map(|rule| rule.stop.iter().chain(&rule.target)).flat_map(Operand::columns);
-        self.conditions.paired_columns().chain(levels).collect::<BTreeSet<ColumnKey>>().len()
+        levels.collect::<BTreeSet<ColumnKey>>().len()
     }
 
     /// Every job as far as entries on the bars of `piece`.

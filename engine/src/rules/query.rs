@@ -295,6 +295,8 @@ impl<'a> BoundCondition<'a> {
             len,
             settled: false,
         };
+        // Where no block has an infinite value there is nothing to cut.
+        bound.finite = bound.finite && !(0..len.div_ceil(ZONE)).all(|block| bound.left.all_finite(block));
         bound.settled = bound.looks_settled();
         Ok(bound)
     }
@@ -552,8 +554,10 @@ struct Draft<'a> {
     piece: Range<usize>,
 }
 
-/// Operands of a side whose conditions are worked out together: that many columns of a piece stay in the cache.
-const SQUARE: usize = 8;
+/// Operands of a side whose conditions are worked out together, and blocks worked out at a time: so that the values of
+/// two times so many columns stay in the second-level cache.
+const SQUARE: usize = 16;
+const STRIP: usize = 16;
 
 impl<'a> Draft<'a> {
     /// Few columns are compared with few others, then the next few.
@@ -592,8 +596,13 @@ impl WithSimd for Prepare<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Draft { conditions, words, piece } = self.0;
-        for (bound, out) in conditions.iter().zip(words.chunks_mut(piece.len().max(1))) {
-            bound.bits_of(simd, piece.clone(), out);
+        let mut done = 0;
+        while done < piece.len() {
+            let end = piece.len().min(done + STRIP);
+            for (bound, out) in conditions.iter().zip(words.chunks_mut(piece.len())) {
+                bound.bits_of(simd, piece.start + done..piece.start + end, &mut out[done..end]);
+            }
+            done = end;
         }
     }
 }
@@ -605,6 +614,27 @@ pub(crate) struct ConditionSet<'a> {
     numbers: HashMap<Condition, u32>,
     /// Made when all conditions are known.
     draft: Option<Draft<'a>>,
+}
+
+/// Clears the bits of `out` that are not in `with`.
+struct And<'w> {
+    out: &'w mut [u64],
+    with: &'w [u64],
+}
+
+impl WithSimd for And<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let ((outs, out), (withs, with)) = (S::as_mut_simd_u64s(self.out), S::as_simd_u64s(self.with));
+        for (out, with) in outs.iter_mut().zip(withs) {
+            *out = simd.and_u64s(*out, *with);
+        }
+        for (out, with) in out.iter_mut().zip(with) {
+            *out &= with;
+        }
+    }
 }
 
 /// An expression over the numbered conditions of a [`ConditionSet`].
@@ -654,14 +684,6 @@ impl<'a> ConditionSet<'a> {
         })
     }
 
-    /// Columns that conditions compare with each other piece by piece: read again for every condition that names them.
-    pub(crate) fn paired_columns(&self) -> impl Iterator<Item = ColumnKey> + '_ {
-        let open = self.sources.iter().filter(|source| source.kept.is_none()).map(|source| &source.condition);
-        let of = |operand: &Operand| operand.columns();
-        let paired = open.filter(move |condition| of(&condition.left).chain(of(&condition.right)).nth(1).is_some());
-        paired.flat_map(move |condition| of(&condition.left).chain(of(&condition.right)))
-    }
-
     /// Works out every condition on the blocks of `piece`, which lie on one page.
     pub(crate) fn prepare_all(&mut self, piece: &Range<usize>) {
         for source in &self.sources {
@@ -692,7 +714,7 @@ impl<'a> ConditionSet<'a> {
     /// Clears the bits of `out` on which `node` does not hold.
     fn and_into(&self, node: &Node, piece: &Range<usize>, out: &mut [u64]) {
         match node {
-            Node::Is(number) => out.iter_mut().zip(self.known(*number, piece)).for_each(|(out, word)| *out &= word),
+            Node::Is(number) => Arch::new().dispatch(And { out, with: self.known(*number, piece) }),
             Node::All(parts) => parts.iter().for_each(|part| self.and_into(part, piece, out)),
             Node::Never => out.fill(0),
             Node::Any(parts) => self.at_least(1, parts, piece, out),
