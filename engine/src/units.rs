@@ -208,20 +208,23 @@ pub(crate) fn round_decimals<S: Simd>(simd: S, values: S::f64s, decimals: u8) ->
         let rounded: &mut [f64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut rounded));
         for (lane, (rounded, value)) in rounded.iter_mut().zip(values).enumerate() {
             if sure >> lane & 1 == 0 {
-                *rounded = round_as_text(*value, decimals);
+                *rounded = round_near_tie(*value, decimals).unwrap_or_else(|| round_as_text(*value, decimals));
             }
         }
     }
     rounded
 }
 
+/// Powers of ten that are exact, up to more decimals than anything is rounded to.
+const TENS: [f64; 11] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
+/// Below it a product has two binary digits behind the point at least.
+const SAFE: f64 = (1_u64 << 50) as f64;
+
 /// Rounded values, and where they are certain: where no tie is near. The product is off by at most half a unit in its last
 /// place, that is by less than half of `scaled × ε`; farther than that from a tie its nearest integer is certain, and the
 /// quotient of two exact numbers is the correctly rounded decimal.
 #[inline(always)]
 fn round_exactly_scaled<S: Simd>(simd: S, values: S::f64s, decimals: u8) -> (S::f64s, S::m64s) {
-    const TENS: [f64; 11] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
-    const SAFE: f64 = (1_u64 << 50) as f64;
     // A power that is not in the table is undefined, and so is what comes of it: never certain.
     let ten = simd.splat_f64s(TENS.get(usize::from(decimals)).copied().unwrap_or(f64::NAN));
     let scaled = simd.mul_f64s(values, ten);
@@ -230,6 +233,23 @@ fn round_exactly_scaled<S: Simd>(simd: S, values: S::f64s, decimals: u8) -> (S::
     let margin = simd.sub_f64s(simd.splat_f64s(0.5), simd.mul_f64s(size, simd.splat_f64s(f64::EPSILON)));
     let near = simd.less_than_f64s(simd.abs_f64s(simd.sub_f64s(scaled, whole)), margin);
     (simd.div_f64s(whole, ten), simd.and_m64s(near, simd.less_than_f64s(size, simd.splat_f64s(SAFE))))
+}
+
+/// [`round_decimal`] next to a tie, common with fees: what the product lost is known exactly, and tells on which side of
+/// the tie the value lies.
+#[cold]
+#[inline(never)]
+fn round_near_tie(value: f64, decimals: u8) -> Option<f64> {
+    let ten = *TENS.get(usize::from(decimals))?;
+    let (size, scaled) = (value.abs(), value.abs() * ten);
+    if !(f64::MIN_POSITIVE / f64::EPSILON..SAFE).contains(&scaled) {
+        return None;
+    }
+    let lost = size.mul_add(ten, -scaled);
+    let (below, half) = (scaled.floor(), scaled - scaled.floor() - 0.5);
+    // Both are whole multiples of a unit in the last place of the product, but for what it lost, which is less.
+    let up = if half != 0.0 { half > 0.0 } else { lost > 0.0 || lost == 0.0 && below % 2.0 == 1.0 };
+    Some(((if up { below + 1.0 } else { below }) / ten).copysign(value))
 }
 
 #[cold]
