@@ -239,6 +239,7 @@ fn round_exactly_scaled<S: Simd>(simd: S, values: S::f64s, decimals: u8) -> (S::
 /// the tie the value lies.
 #[cold]
 #[inline(never)]
+#[allow(clippy::disallowed_methods, reason = "rounding once gives exactly what the product lost, on every machine")]
 fn round_near_tie(value: f64, decimals: u8) -> Option<f64> {
     let ten = *TENS.get(usize::from(decimals))?;
     let (size, scaled) = (value.abs(), value.abs() * ten);
