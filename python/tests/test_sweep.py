@@ -180,6 +180,7 @@ def test_a_plan_writes_no_run(grid: dict[str, Any], omega_opt: Command) -> None:
         bt.plan({**grid, "parameterz": {}})
 
 
+# Work for many seconds on a fast machine: three waves and a bit.
 HEAVY: dict[str, Any] = {
     "name": "heavy",
     "config": {
@@ -197,9 +198,9 @@ HEAVY: dict[str, Any] = {
         "window_length": "40..145:5",
         "atr_mult": {"min": 1.0, "max": 3.0, "step": 0.25},
         "ema_length": [20, 30, 50],
-        "z_score_long": "-2.5..-1.0:0.1",
+        "z_score_long": "-2.5..-1.0:0.01",
     },
-    "limits": {"chunk": 8},
+    "limits": {"chunk": 32},
     "output": {"top": 1},
 }
 
