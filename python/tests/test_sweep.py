@@ -216,7 +216,9 @@ def test_a_time_limit_keeps_what_is_finished() -> None:
 def test_ctrl_c_stops_after_the_wave_and_the_same_call_continues() -> None:
     Path("heavy.yaml").write_text(json.dumps(HEAVY))
     script = (
-        "import bt\n"
+        "import bt, signal\n"
+        # A job in the background of a shell inherits that Ctrl-C is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "try:\n"
         "    bt.sweep('heavy.yaml', progress=True)\n"
         "except KeyboardInterrupt:\n"
