@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow_buffer::{Buffer, ScalarBuffer};
+use arrow_buffer::ScalarBuffer;
 
 use crate::data::MarketData;
 use crate::error::Error;
@@ -81,7 +81,7 @@ enum Values {
 
 #[derive(Debug)]
 struct Computed {
-    values: ScalarBuffer<f64>,
+    values: Vec<f64>,
     zones: Zones,
     /// Dropped with the values.
     _reservation: Option<Reservation>,
@@ -90,8 +90,6 @@ struct Computed {
 impl Column {
     fn computed(values: Vec<f64>, reservation: Option<Reservation>) -> Self {
         let zones = Zones::new(&values);
-        // On lines of the cache, as Arrow puts them: a vector that lies across two of them is read at half the speed.
-        let values = ScalarBuffer::from(Buffer::from_slice_ref(&values));
         Self(Values::Computed(Arc::new(Computed { values, zones, _reservation: reservation })))
     }
 
