@@ -43,7 +43,7 @@ macro_rules! lanes {
             #[inline(always)]
             pub(crate) fn gather<'g>(of: impl Fn(usize) -> &'g $name) -> Self {
                 Self {
-                    $($field: $crate::simd::gather_lanes(S::F64_LANES, |lane| of(lane).$field),)*
+                    $($field: $crate::simd::gather_lanes(|lane| of(lane).$field),)*
                     $($part: $part_kind::gather(|lane| &of(lane).$part),)*
                 }
             }
@@ -107,10 +107,10 @@ pub(crate) fn floor<S: Simd>(simd: S, x: S::f64s) -> S::f64s {
 
 /// A vector of what `of` has for each of its lanes.
 #[inline(always)]
-pub(crate) fn gather_lanes<V: Pod, T: Pod>(lanes: usize, of: impl Fn(usize) -> T) -> V {
+pub(crate) fn gather_lanes<V: Pod, T: Pod>(of: impl Fn(usize) -> T) -> V {
     let mut vector = V::zeroed();
     let values: &mut [T] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut vector));
-    for (lane, value) in values.iter_mut().enumerate().take(lanes) {
+    for (lane, value) in values.iter_mut().enumerate() {
         *value = of(lane);
     }
     vector

@@ -12,13 +12,12 @@ use crate::backtest::landmarks::Landmarks;
 use crate::backtest::walk::Plan;
 use crate::data::Bars;
 use crate::error::{Error, Result};
-use crate::execution::{DrawTable, ExitReason, FillSide, Terms, r_multiple, r_multiples};
+use crate::execution::{DrawTable, ExitReason, FillSide, Terms, r_multiples};
 use crate::metrics::{
     Counters, DayEnds, Drawdown, EquityFacts, Summary, TradeCounts, TradeFacts, TradeSums, summarise_sums,
 };
 use crate::portfolio::{after_exit, after_fee};
 use crate::simd::lanes;
-use crate::strategy::OrderType;
 use crate::units::Direction;
 
 /// Where and why a position leaves, before slippage.
@@ -39,48 +38,12 @@ pub(super) struct Wish {
     pub(super) lots: Option<f64>,
 }
 
-/// The money of a filled entry.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Filled {
-    pub(super) price: f64,
-    pub(super) lots: f64,
-    pub(super) fee: f64,
-}
-
 impl Wish {
     /// Filled as number `k`, the order would be refused.
     #[inline(always)]
     pub(super) fn is_refused(&self, terms: &Terms, k: u64, draws: &DrawTable) -> bool {
         let price = terms.market_price(self.direction, self.requested, k, draws);
         terms.refuses(self.direction, price, self.stop, self.lots)
-    }
-
-    /// Fills as number `k`; none if the order is refused.
-    pub(super) fn fill(&self, terms: &Terms, k: u64, draws: &DrawTable) -> Option<Filled> {
-        let price = terms.market_price(self.direction, self.requested, k, draws);
-        terms.guard(self.direction, OrderType::Market, price, self.stop).ok()?;
-        let entry = terms.open(price, self.stop, self.lots).ok()?;
-        Some(Filled { price: entry.price, lots: entry.lots, fee: entry.fee })
-    }
-}
-
-/// The money of an exit.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Paid {
-    pub(super) price: f64,
-    pub(super) fee: f64,
-    pub(super) result: f64,
-    /// None without a stop.
-    pub(super) r_stop: Option<f64>,
-}
-
-impl Paid {
-    /// Leaves as fill number `k`.
-    pub(super) fn new(wish: &Wish, filled: &Filled, leave: &Leave, terms: &Terms, k: u64, draws: &DrawTable) -> Self {
-        let price = terms.exit_price(wish.direction, leave.reason, leave.base_price, k, draws);
-        let r_stop = r_multiple(wish.direction, filled.price, price, wish.stop);
-        let result = terms.result(wish.direction, filled.price, price, filled.lots, r_stop);
-        Self { price, fee: terms.exit_fee(leave.reason, price, filled.lots), result, r_stop }
     }
 }
 
@@ -244,14 +207,14 @@ lanes! {
         entry_day: u64s,
         /// See [`Tally`].
         tally: u64s,
-        entry_fee: f64s,
-        exit_fee: f64s,
+        pub(super) entry_fee: f64s,
+        pub(super) exit_fee: f64s,
         /// Extremes of the open profit over the bars it is marked on.
         least: f64s,
         greatest: f64s,
         /// Open profit over the night, in the manner of [`Outline`].
         night: f64s,
-        ..facts: TradeFacts,
+        ..pub(super) facts: TradeFacts,
     }
 }
 

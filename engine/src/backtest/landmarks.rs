@@ -146,7 +146,7 @@ impl Landmarks {
         // One bar earlier than the others: how far a bar goes is seen once the next one leaves or not.
         let mids = &self.mid[entry..near - 1];
         let mut extremes = Extremes::new(simd);
-        let lanes = gather_lanes::<S::u64s, u64>(S::F64_LANES, |lane| lane as u64);
+        let lanes = gather_lanes::<S::u64s, u64>(|lane| lane as u64);
         let (lows, highs, mids) = (S::as_simd_f64s(lows).0, S::as_simd_f64s(highs).0, S::as_simd_f64s(mids).0);
         for (at, ((low, high), mid)) in lows.iter().zip(highs).zip(mids).enumerate() {
             let reached = bracket.reached_in(simd, *low, *high);

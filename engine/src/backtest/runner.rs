@@ -6,10 +6,10 @@ use std::rc::Rc;
 use pulp::Scalar;
 
 use crate::backtest::exits::{Deals, End, Entry, ExitRule, ExitTable, Ground, Position, Search, at_close};
-use crate::backtest::jump::{Course, Fill, Held, Leave, Outline, Paid, Progress};
+use crate::backtest::jump::{Course, Deal, Fill, Held, Leave, Outline, Progress, Wish};
 use crate::backtest::tile::Evaluated;
 use crate::error::{Error, Result};
-use crate::execution::ExitReason;
+use crate::execution::{Entry as Filled, ExitReason};
 use crate::indicators::ZONE;
 use crate::metrics::first_not_finite;
 use crate::portfolio::Trade;
@@ -246,17 +246,18 @@ impl<'a> Runner<'a> {
         self.progress.round_trip(&course, &deal, &Held::new(position.wish.direction, fill, bar..leave.bar));
         self.progress.left(&course, leave.bar);
         if let Some(trades) = &mut self.trades {
-            trades.extend(trade(&course, exit.rule, rule, position, bar, &leave, k));
+            trades.push(trade(&course, (exit.rule, rule), position, bar, &leave, k, (&deal, fill)));
         }
         true
     }
 
     fn stay_open(&mut self, position: &Position, bar: usize) {
         let Course { plan, draws, .. } = self.course;
-        if let Some(filled) = position.wish.fill(&plan.terms, self.progress.fills(), draws) {
-            let fill = Fill { price: filled.price, lots: filled.lots };
-            let held = Held::new(position.wish.direction, fill, bar..self.course.end);
-            self.progress.stays_open(&self.course, filled.fee, &held);
+        let Wish { direction, requested, stop, lots, .. } = position.wish;
+        let price = plan.terms.market_price(direction, requested, self.progress.fills(), draws);
+        if let Ok(Filled { price, lots, fee }) = plan.terms.open(price, stop, lots) {
+            let held = Held::new(direction, Fill { price, lots }, bar..self.course.end);
+            self.progress.stays_open(&self.course, fee, &held);
         }
     }
 
@@ -313,22 +314,20 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// The trade as its run reports it; none if its order is refused.
+/// The trade as its run reports it: what was booked, and where and why.
 fn trade(
     course: &Course<'_>,
-    rule: &Rule,
-    index: usize,
+    (rule, index): (&Rule, usize),
     position: &Position,
     entry_bar: usize,
     leave: &Leave,
     k: u64,
-) -> Option<Trade> {
+    (deal, fill): (&Deal, Fill),
+) -> Trade {
     let Course { plan, draws, .. } = course;
-    let filled = position.wish.fill(&plan.terms, k, draws)?;
-    let paid = Paid::new(&position.wish, &filled, leave, &plan.terms, k + 1, draws);
     let wish = &position.wish;
     let times = &course.bars.open_time;
-    Some(Trade {
+    Trade {
         // Fills alternate entry, exit.
         position_id: k / 2 + 1,
         direction: wish.direction,
@@ -339,18 +338,18 @@ fn trade(
         exit_bar: leave.bar,
         entry_time_ns: times[entry_bar],
         exit_time_ns: times[leave.bar],
-        entry_price: filled.price,
-        exit_price: paid.price,
+        entry_price: fill.price,
+        exit_price: plan.terms.exit_price(wish.direction, leave.reason, leave.base_price, k + 1, draws),
         initial_stop_loss: wish.stop,
         stop_loss: wish.stop,
         take_profit: wish.target,
-        lots: filled.lots,
-        result: paid.result,
-        entry_fee: filled.fee,
-        exit_fee: paid.fee,
-        r_multiple: paid.r_stop,
+        lots: fill.lots,
+        result: deal.facts.result,
+        entry_fee: deal.entry_fee,
+        exit_fee: deal.exit_fee,
+        r_multiple: wish.stop.is_some().then_some(deal.facts.r_stop),
         reason: leave.reason,
-    })
+    }
 }
 
 /// The first bar of `from .. end` whose bit is set; the bit of bar `base` is the first of `words`.

@@ -20,13 +20,15 @@ pub(super) struct Queue<'t, 'a> {
     pub(super) trips: Range<usize>,
 }
 
-/// Every run takes its round trips; `places`: where they are in `deals`, in order.
-pub(super) fn settle(queues: &mut Vec<Queue<'_, '_>>, places: &[u32], deals: &mut Deals) {
+/// Every run takes its round trips; `places`: where they are in `deals`, in order. Nothing is left of all three.
+pub(super) fn settle(queues: &mut Vec<Queue<'_, '_>>, places: &mut Vec<u32>, deals: &mut Deals) {
     deals.reckon();
     // The longest first: then few lanes are idle at the end.
     queues.sort_by_key(|queue| Reverse(queue.trips.len()));
     Arch::new().dispatch(Settle { queues, places, deals });
     queues.clear();
+    places.clear();
+    deals.clear();
 }
 
 /// Lanes of the widest vectors.

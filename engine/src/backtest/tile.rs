@@ -125,7 +125,8 @@ pub struct Workspace {
 
 /// Columns of prices and the like that following trades reads.
 const PRICES: usize = 8;
-/// Bytes of columns and prices looked up bar by bar that a piece of time may have: half the second-level cache of a small server core.
+/// Bytes of columns and prices looked up bar by bar that a piece of time may have: half the second-level cache of a small
+/// server core.
 const PIECE_BYTES: usize = 1 << 20;
 /// Deals found before round trips are settled: about a quarter of the second-level cache.
 const DEALS: usize = 2048;
@@ -434,13 +435,9 @@ impl<'a> Tile<'a> {
             // Deals of groups that are small are settled together.
             if deals.len() >= DEALS {
                 settle(&mut queues, trips, deals);
-                trips.clear();
-                deals.clear();
             }
         }
         settle(&mut queues, trips, deals);
-        trips.clear();
-        deals.clear();
     }
 }
 

@@ -36,11 +36,7 @@ impl Booked {
         if let Some(page) = self.pages.get(number) {
             page.get_or_init(|| {
                 let mut words = Box::new([0; PAGE]);
-                Arch::new().dispatch(Fill {
-                    bound,
-                    blocks: number * PAGE..(number + 1) * PAGE,
-                    out: words.as_mut_slice(),
-                });
+                bound.bits_of(number * PAGE..(number + 1) * PAGE, words.as_mut_slice());
                 words
             });
         }
@@ -321,18 +317,12 @@ impl<'a> BoundCondition<'a> {
 
     /// The bits of many blocks. Where extremes leave some open, none is left out: values that are read in order come from
     /// memory several times faster than those behind gaps.
-    #[inline(always)]
-    fn bits_of<S: Simd>(&self, simd: S, blocks: Range<usize>, out: &mut [u64]) {
+    fn bits_of(&self, blocks: Range<usize>, out: &mut [u64]) {
         if self.settled {
-            self.bits_of_settled(blocks, out);
+            out.iter_mut().zip(blocks).for_each(|(word, block)| *word = self.bits(block));
         } else {
-            Compare { bound: self, blocks, out }.with_simd(simd);
+            Arch::new().dispatch(Compare { bound: self, blocks, out });
         }
-    }
-
-    #[inline(never)]
-    fn bits_of_settled(&self, blocks: Range<usize>, out: &mut [u64]) {
-        out.iter_mut().zip(blocks).for_each(|(word, block)| *word = self.bits(block));
     }
 
     /// Clears the bits of what is not finite, where it must be, and of what lies behind the end: there everything is
@@ -453,22 +443,6 @@ fn compare<S: Simd, const OR_EQUAL: bool>(
     }
 }
 
-/// [`BoundCondition::bits_of`].
-struct Fill<'c, 'a> {
-    bound: &'c BoundCondition<'a>,
-    blocks: Range<usize>,
-    out: &'c mut [u64],
-}
-
-impl WithSimd for Fill<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        self.bound.bits_of(simd, self.blocks, self.out);
-    }
-}
-
 /// The bit of each bar of a block.
 const BIT: [u64; ZONE] = {
     let mut bits = [0; ZONE];
@@ -579,31 +553,19 @@ impl<'a> Draft<'a> {
     fn prepare(&mut self, piece: &Range<usize>) {
         self.piece = piece.clone();
         self.words.resize(self.conditions.len() * piece.len(), 0);
-        Arch::new().dispatch(Prepare(self));
+        let mut done = 0;
+        while done < piece.len() {
+            let end = piece.len().min(done + STRIP);
+            for (bound, out) in self.conditions.iter().zip(self.words.chunks_mut(piece.len())) {
+                bound.bits_of(piece.start + done..piece.start + end, &mut out[done..end]);
+            }
+            done = end;
+        }
     }
 
     fn row(&self, row: usize) -> &[u64] {
         let width = self.piece.len();
         self.words.get(row * width..(row + 1) * width).unwrap_or_default()
-    }
-}
-
-struct Prepare<'p, 'a>(&'p mut Draft<'a>);
-
-impl WithSimd for Prepare<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Draft { conditions, words, piece } = self.0;
-        let mut done = 0;
-        while done < piece.len() {
-            let end = piece.len().min(done + STRIP);
-            for (bound, out) in conditions.iter().zip(words.chunks_mut(piece.len())) {
-                bound.bits_of(simd, piece.start + done..piece.start + end, &mut out[done..end]);
-            }
-            done = end;
-        }
     }
 }
 
