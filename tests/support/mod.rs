@@ -7,6 +7,7 @@ pub(crate) mod candles;
 pub(crate) mod market;
 pub(crate) mod metrics;
 pub(crate) mod settings;
+pub(crate) mod table;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
