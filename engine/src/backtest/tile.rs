@@ -311,8 +311,12 @@ struct Group<'a> {
 impl<'a> Tile<'a> {
     fn bind(jobs: &'a [Job<'a>], members: &[usize], landmarks: &'a Landmarks, binder: &Binder<'_, 'a>) -> Result<Self> {
         let mut conditions = ConditionSet::default();
+        let mut exits: HashMap<u64, usize> = HashMap::new();
         let mut order = members.to_vec();
-        order.sort_by_cached_key(|at| jobs[*at].setting.exit_hint());
+        order.sort_by_cached_key(|at| {
+            let next = exits.len();
+            *exits.entry(jobs[*at].setting.exit_hint()).or_insert(next)
+        });
         let mut guards: HashMap<&'a LateGuard, Rc<GuardEvaluator>> = HashMap::new();
         let mut terms: Vec<&'a Plan> = Vec::new();
         let mut groups: Vec<Group<'a>> = Vec::new();

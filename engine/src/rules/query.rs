@@ -12,6 +12,7 @@ use pulp::{Arch, Simd, WithSimd, bytemuck};
 
 use crate::indicators::{Budget, Column, ColumnKey, Keep, Reservation, Shared, Shelf, ZONE, Zones};
 use crate::rules::{Comparison, Condition, Expr, Operand};
+use crate::simd::lane_bits;
 
 /// A mask that is worked out page by page, when somebody first needs the page, and its booking.
 #[derive(Debug)]
@@ -325,6 +326,18 @@ impl<'a> BoundCondition<'a> {
         }
     }
 
+    /// As [`BoundCondition::bits_of`], where `opposite` are the bits of the same operands compared the other way round.
+    fn bits_of_opposite(&self, opposite: &[u64], blocks: Range<usize>, out: &mut [u64]) {
+        for ((word, opposite), block) in out.iter_mut().zip(opposite).zip(blocks) {
+            *word = if self.all_defined(block) { !opposite & self.existing(block) } else { self.bits(block) };
+        }
+    }
+
+    /// No operand is undefined in the block.
+    fn all_defined(&self, block: usize) -> bool {
+        self.left.all_defined(block) && self.right.all_defined(block)
+    }
+
     /// Clears the bits of what is not finite, where it must be, and of what lies behind the end: there everything is
     /// undefined, but two constants compare as ever.
     #[inline(always)]
@@ -362,10 +375,7 @@ impl<'a> BoundCondition<'a> {
             // Also where a side is undefined throughout. A bound that is undefined itself decides nothing.
             return (!l_min.is_nan() && !l_max.is_nan() && !r_min.is_nan() && !r_max.is_nan()).then_some(0);
         }
-        let all = certain
-            && (!self.finite || self.left.all_finite(block))
-            && self.left.all_defined(block)
-            && self.right.all_defined(block);
+        let all = certain && (!self.finite || self.left.all_finite(block)) && self.all_defined(block);
         all.then(|| self.existing(block))
     }
 
@@ -422,16 +432,16 @@ fn compare<S: Simd, const OR_EQUAL: bool>(
             }
         }
         (Term::Column(left), Term::Const(right)) => {
-            let right = simd.splat_f64s(*right);
+            let right = Everywhere(simd.splat_f64s(*right));
             for (word, left) in out.iter_mut().zip(left.full(&blocks)) {
-                *word = word_below::<S, OR_EQUAL>(simd, left, right);
+                *word = word_of::<S, OR_EQUAL>(simd, left, right);
                 whole += 1;
             }
         }
         (Term::Const(left), Term::Column(right)) => {
-            let left = simd.splat_f64s(*left);
+            let left = Everywhere(simd.splat_f64s(*left));
             for (word, right) in out.iter_mut().zip(right.full(&blocks)) {
-                *word = word_above::<S, OR_EQUAL>(simd, left, right);
+                *word = word_of::<S, OR_EQUAL>(simd, left, right);
                 whole += 1;
             }
         }
@@ -454,59 +464,57 @@ const BIT: [u64; ZONE] = {
     bits
 };
 
+/// One side of a comparison on a block, vector by vector.
+trait Side<S: Simd>: Copy {
+    fn vector(self, at: usize) -> S::f64s;
+}
+
+/// The same on every bar.
+#[derive(Clone, Copy)]
+struct Everywhere<V>(V);
+
+impl<S: Simd> Side<S> for Everywhere<S::f64s> {
+    #[inline(always)]
+    fn vector(self, _: usize) -> S::f64s {
+        self.0
+    }
+}
+
+impl<S: Simd> Side<S> for &[f64; ZONE] {
+    #[inline(always)]
+    fn vector(self, at: usize) -> S::f64s {
+        S::as_simd_f64s(self).0[at]
+    }
+}
+
 /// The bits of one block.
 #[inline(always)]
-fn word_of<S: Simd, const OR_EQUAL: bool>(simd: S, left: &[f64; ZONE], right: &[f64; ZONE]) -> u64 {
-    let mut bits = simd.splat_u64s(0);
-    for ((left, right), bit) in
-        S::as_simd_f64s(left).0.iter().zip(S::as_simd_f64s(right).0).zip(S::as_simd_u64s(&BIT).0)
-    {
-        bits = with_bits::<S, OR_EQUAL>(simd, bits, *left, *right, *bit);
+fn word_of<S: Simd, const OR_EQUAL: bool>(simd: S, left: impl Side<S>, right: impl Side<S>) -> u64 {
+    let vectors = ZONE / S::F64_LANES;
+    if vectors == 8 {
+        // Answers are bytes already.
+        let mut bytes = [0; 8];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = lane_bits::<S>(holds::<S, OR_EQUAL>(simd, left.vector(at), right.vector(at))) as u8;
+        }
+        return u64::from_le_bytes(bytes);
     }
-    any_of::<S>(bits)
-}
-
-/// The bits of one block that lie below a constant.
-#[inline(always)]
-fn word_below<S: Simd, const OR_EQUAL: bool>(simd: S, left: &[f64; ZONE], right: S::f64s) -> u64 {
     let mut bits = simd.splat_u64s(0);
-    for (left, bit) in S::as_simd_f64s(left).0.iter().zip(S::as_simd_u64s(&BIT).0) {
-        bits = with_bits::<S, OR_EQUAL>(simd, bits, *left, right, *bit);
+    for (at, bit) in S::as_simd_u64s(&BIT).0.iter().enumerate() {
+        let holds = holds::<S, OR_EQUAL>(simd, left.vector(at), right.vector(at));
+        bits = simd.or_u64s(bits, simd.select_u64s(holds, *bit, simd.splat_u64s(0)));
     }
-    any_of::<S>(bits)
-}
-
-/// The bits of one block that lie above a constant.
-#[inline(always)]
-fn word_above<S: Simd, const OR_EQUAL: bool>(simd: S, left: S::f64s, right: &[f64; ZONE]) -> u64 {
-    let mut bits = simd.splat_u64s(0);
-    for (right, bit) in S::as_simd_f64s(right).0.iter().zip(S::as_simd_u64s(&BIT).0) {
-        bits = with_bits::<S, OR_EQUAL>(simd, bits, left, *right, *bit);
-    }
-    any_of::<S>(bits)
-}
-
-#[inline(always)]
-fn with_bits<S: Simd, const OR_EQUAL: bool>(
-    simd: S,
-    bits: S::u64s,
-    left: S::f64s,
-    right: S::f64s,
-    bit: S::u64s,
-) -> S::u64s {
-    let holds = if OR_EQUAL { simd.less_than_or_equal_f64s(left, right) } else { simd.less_than_f64s(left, right) };
-    simd.or_u64s(bits, simd.select_u64s(holds, bit, simd.splat_u64s(0)))
-}
-
-/// The bits of all lanes.
-#[inline(always)]
-fn any_of<S: Simd>(bits: S::u64s) -> u64 {
     let lanes: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&bits));
     let mut word = 0;
     for lane in lanes {
         word |= lane;
     }
     word
+}
+
+#[inline(always)]
+fn holds<S: Simd, const OR_EQUAL: bool>(simd: S, left: S::f64s, right: S::f64s) -> S::m64s {
+    if OR_EQUAL { simd.less_than_or_equal_f64s(left, right) } else { simd.less_than_f64s(left, right) }
 }
 
 /// One condition and where its bits are.
@@ -523,7 +531,8 @@ struct Source<'a> {
 /// are worked out. What that needs lies in the same order.
 #[derive(Default)]
 struct Draft<'a> {
-    conditions: Vec<BoundCondition<'a>>,
+    /// And whether it is the opposite of the one before it.
+    conditions: Vec<(BoundCondition<'a>, bool)>,
     words: Vec<u64>,
     piece: Range<usize>,
 }
@@ -544,10 +553,22 @@ impl<'a> Draft<'a> {
         let mut open: Vec<&mut Source<'a>> = sources.iter_mut().filter(|source| source.kept.is_none()).collect();
         open.sort_by_cached_key(|source| {
             let (row, column) = (lefts[&source.condition.left], rights[&source.condition.right]);
-            (row / SQUARE, column / SQUARE, row, column, source.condition.comparison)
+            let comparison = source.condition.comparison;
+            (row / SQUARE, column / SQUARE, row, column, comparison.min(comparison.opposite()), comparison)
         });
         open.iter_mut().enumerate().for_each(|(row, source)| source.row = row);
-        Self { conditions: open.iter().map(|source| source.bound).collect(), words: Vec::new(), piece: 0..0 }
+        let is_opposite = |row: usize| {
+            let Some([before, source]) = row.checked_sub(1).and_then(|before| open.get(before..=row)) else {
+                return false;
+            };
+            let Condition { left, comparison, right, .. } = source.condition;
+            (before.condition.left, before.condition.right) == (left, right)
+                && before.condition.comparison == comparison.opposite()
+                && !(before.bound.finite || source.bound.finite)
+                && source.bound.all_defined(source.bound.len.div_ceil(ZONE).saturating_sub(1))
+        };
+        let conditions = open.iter().enumerate().map(|(row, source)| (source.bound, is_opposite(row))).collect();
+        Self { conditions, words: Vec::new(), piece: 0..0 }
     }
 
     fn prepare(&mut self, piece: &Range<usize>) {
@@ -555,11 +576,19 @@ impl<'a> Draft<'a> {
         self.words.resize(self.conditions.len() * piece.len(), 0);
         let mut done = 0;
         while done < piece.len() {
-            let end = piece.len().min(done + STRIP);
-            for (bound, out) in self.conditions.iter().zip(self.words.chunks_mut(piece.len())) {
-                bound.bits_of(piece.start + done..piece.start + end, &mut out[done..end]);
+            let strip = done..piece.len().min(done + STRIP);
+            let blocks = piece.start + strip.start..piece.start + strip.end;
+            let mut before: &[u64] = &[];
+            for ((bound, is_opposite), out) in self.conditions.iter().zip(self.words.chunks_mut(piece.len())) {
+                let out = &mut out[strip.clone()];
+                if *is_opposite {
+                    bound.bits_of_opposite(before, blocks.clone(), out);
+                } else {
+                    bound.bits_of(blocks.clone(), out);
+                }
+                before = out;
             }
-            done = end;
+            done = strip.end;
         }
     }
 
@@ -751,7 +780,11 @@ pub(super) fn bits_with_at_least(count: usize, words: impl Iterator<Item = u64>)
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
+    use crate::indicators::{Series, Unlimited};
+    use crate::units::Timeframe;
 
     #[test]
     fn bits_are_counted_across_words() {
@@ -795,6 +828,38 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn opposites_are_worked_out_from_each_other() {
+        let len = 5 * ZONE + 9;
+        let column = |step: usize, undefined: usize| -> Column {
+            (0..len).map(|k| if k < undefined { f64::NAN } else { (k * step % 7) as f64 }).collect::<Vec<_>>().into()
+        };
+        let series = [column(3, 70), column(5, 0), column(4, len)];
+        let key = |k: usize| ColumnKey::bid(Timeframe::H1, Series::Sma(k as u32 + 1));
+        let find = |wanted: &ColumnKey| -> Result<Values<'_>, Infallible> {
+            Ok(Values::from(&series[(0..3).find(|k| key(*k) == *wanted).unwrap()]))
+        };
+        let cache = MaskCache::new(len, Arc::new(Unlimited));
+        let mut set = ConditionSet::default();
+        let comparisons = [Comparison::Less, Comparison::LessOrEqual, Comparison::Greater, Comparison::GreaterOrEqual];
+        for (a, b) in [(0, 1), (1, 0), (0, 2)] {
+            for comparison in comparisons {
+                let of = |k| Operand::Column(key(k));
+                let condition = Expr::Is(Condition::new(of(a), comparison, of(b)));
+                let node = set.add(&condition, len, &find, &cache, &|_| false).unwrap();
+                set.prepare_all(&(0..6));
+                let mut words = [0; 6];
+                set.words(&node, &(0..6), &mut words);
+                for i in 0..6 * ZONE {
+                    let expected = i < len && holds(comparison, series[a][i], series[b][i]);
+                    assert_eq!(words[i / ZONE] >> (i % ZONE) & 1 == 1, expected, "{a} {comparison:?} {b} at {i}");
+                }
+            }
+        }
+        let draft = set.draft.unwrap();
+        assert_eq!(draft.conditions.iter().filter(|(_, is_opposite)| *is_opposite).count(), 4);
     }
 
     fn holds(comparison: Comparison, left: f64, right: f64) -> bool {

@@ -348,6 +348,13 @@ impl<W: Work> Wave<'_, W> {
             let columns = columns.get(prepared.columns()).copied().unwrap_or(0);
             places.push((dear, Place { group: (prepared.exit_hint(), 0), columns, unit }));
         }
+        // Exits are numbered in the order of columns, so that groups next to each other read the same ones.
+        places.sort_unstable_by_key(|(_, place)| (place.columns, place.unit));
+        let mut exits: HashMap<u64, u64> = HashMap::new();
+        for (_, place) in &mut places {
+            let next = exits.len() as u64;
+            place.group.0 = *exits.entry(place.group.0).or_insert(next);
+        }
         // Numbers in the order of what is dear, so that settings which share a part of it are near each other.
         let mut sorted: Vec<(Vec<Dear>, usize)> = numbers.into_iter().collect();
         sorted.sort_unstable();
