@@ -13,6 +13,8 @@ use engine::indicators::warmup_needed;
 use engine::strategy::{self, Family, ParamKind};
 use engine::units::Timeframe;
 use engine::{Error, Violation};
+use rayon::ThreadPoolBuilder;
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::atomic::write_atomic;
@@ -596,19 +598,40 @@ impl Sweep {
         }
         let wanted = usize::try_from(self.experiment.grid.output.top).unwrap_or(usize::MAX);
         let scored = |row: &&leaderboard::TopRow| matches!(row.verdict, Verdict::Ok | Verdict::Gated);
-        let mut folders = Vec::new();
-        for row in summary.top.iter().filter(scored).take(wanted) {
-            let Some(setting) = self.experiment.trials.setting(row.trial) else { continue };
-            let config = self.configs.full(&setting).map_err(Error::Config)?;
-            let prepared = self.environment.prepare(&config, row.rng_seed)?;
-            let replay = replay(&prepared).map_err(crate::replay::ReplayError::from)?;
-            let folder = root.join(row.rank.to_string());
-            let provenance =
-                Provenance { config: &config, source: None, rng_seed: row.rng_seed, environment: &self.environment };
-            replay.write(&folder, &prepared, provenance).map_err(crate::replay::ReplayError::from)?;
-            folders.push(folder);
-        }
-        Ok(folders)
+        let best: Vec<&leaderboard::TopRow> = summary.top.iter().filter(scored).take(wanted).collect();
+        let write = |row: &&leaderboard::TopRow| self.write_run(row, root.join(row.rank.to_string()));
+        let (threads, _granted) = self.threads_for_runs(best.len());
+        let pool = (threads > 1).then(|| ThreadPoolBuilder::new().num_threads(threads).build().ok()).flatten();
+        let folders: Vec<Result<PathBuf, CommandError>> = match pool {
+            Some(pool) => pool.install(|| best.par_iter().map(write).collect()),
+            None => best.iter().map(write).collect(),
+        };
+        folders.into_iter().collect()
+    }
+
+    /// Threads that may walk one backtest each, as far as there is memory for more than one, and its booking.
+    fn threads_for_runs(&self, runs: usize) -> (usize, Option<Reservation>) {
+        // What a run and its artefacts keep of each bar.
+        const NUMBERS: usize = 24;
+        let each = self.environment.data().market.bars.len() * NUMBERS * size_of::<f64>();
+        let more = self.threads.min(runs).saturating_sub(1);
+        let granted = self.ledger.reserve_between(0, more.saturating_mul(each));
+        let threads = granted.as_ref().map_or(0, |granted| granted.bytes() / each.max(1));
+        (1 + threads.min(more), granted)
+    }
+
+    /// The artefacts of a row.
+    fn write_run(&self, row: &leaderboard::TopRow, folder: PathBuf) -> Result<PathBuf, CommandError> {
+        let trial = row.trial;
+        let missing = || Error::Internal(format!("there is no trial {trial}"));
+        let setting = self.experiment.trials.setting(trial).ok_or_else(missing)?;
+        let config = self.configs.full(&setting).map_err(Error::Config)?;
+        let prepared = self.environment.prepare(&config, row.rng_seed)?;
+        let replay = replay(&prepared).map_err(crate::replay::ReplayError::from)?;
+        let provenance =
+            Provenance { config: &config, source: None, rng_seed: row.rng_seed, environment: &self.environment };
+        replay.write(&folder, &prepared, provenance).map_err(crate::replay::ReplayError::from)?;
+        Ok(folder)
     }
 
     fn manifest(&self, summary: &Summary) -> Value {

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use pulp::{Scalar, Simd};
+use pulp::{Arch, Scalar, Simd, WithSimd};
 
 use crate::backtest::landmarks::Landmarks;
 use crate::backtest::walk::Plan;
@@ -14,10 +14,10 @@ use crate::data::Bars;
 use crate::error::{Error, Result};
 use crate::execution::{DrawTable, ExitReason, FillSide, Terms, r_multiples};
 use crate::metrics::{
-    Counters, DayEnds, Drawdown, EquityFacts, Summary, TradeCounts, TradeFacts, TradeSums, summarise_sums,
+    Below, Counters, DayEnds, Drawdown, EquityFacts, Summary, TradeCounts, TradeFacts, TradeSums, summarise_sums,
 };
 use crate::portfolio::{after_exit, after_fee};
-use crate::simd::lanes;
+use crate::simd::{gather_lanes, lanes};
 use crate::units::Direction;
 
 /// Where and why a position leaves, before slippage.
@@ -297,6 +297,38 @@ impl<S: Simd> Account<S> {
     }
 }
 
+/// A position marked bar by bar at these middle prices on top of a balance.
+struct Marks<'m> {
+    drawdown: &'m mut Drawdown,
+    terms: &'m Terms,
+    held: &'m Held,
+    balance: f64,
+    mids: &'m [f64],
+}
+
+impl WithSimd for Marks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { drawdown, terms, held, balance, mids } = self;
+        let [balance, sign, price, lots] =
+            [balance, held.direction.sign(), held.price, held.lots].map(|x| simd.splat_f64s(x));
+        let mut below = Below::new(simd);
+        let (full, rest) = S::as_simd_f64s(mids);
+        for mid in full {
+            let equity = simd.add_f64s(balance, terms.gains(simd, sign, (price, *mid), lots));
+            drawdown.push_lanes(simd, &mut below, equity, S::F64_LANES);
+        }
+        if !rest.is_empty() {
+            let mid = gather_lanes(|lane| rest.get(lane).copied().unwrap_or(f64::NAN));
+            let equity = simd.add_f64s(balance, terms.gains(simd, sign, (price, mid), lots));
+            drawdown.push_lanes(simd, &mut below, equity, rest.len());
+        }
+        drawdown.push_gathered(simd, &mut below);
+    }
+}
+
 /// A run between two trades.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
@@ -442,18 +474,19 @@ impl Progress {
         }
     }
 
-    /// Takes `bars`, on which a position of these extremes of profit is marked on top of `balance`.
-    fn fall(&mut self, balance: f64, bars: Range<usize>, (least, greatest): (f64, f64), gain: impl Fn(usize) -> f64) {
+    /// Takes the bars on which a position of these extremes of profit is marked on top of `balance`.
+    fn fall(&mut self, course: &Course<'_>, balance: f64, held: &Held, (least, greatest): (f64, f64)) {
+        let (terms, mids) = (&course.plan.terms, &course.landmarks.mid[held.bars()]);
         if self.first_equity.is_none() {
-            self.first_equity = Some(balance + gain(bars.start));
+            self.first_equity = mids.first().map(|mid| balance + held.profit(terms, *mid));
         }
         let (low, high) = (balance + least, balance + greatest);
         let peak = self.drawdown.high_water();
         // An undefined bound decides nothing.
         if high < peak && low < peak {
-            self.drawdown.push_below_peak(low, bars.len());
+            self.drawdown.push_below_peak(low, mids.len());
         } else {
-            bars.for_each(|bar| self.drawdown.push(balance + gain(bar)));
+            Arch::new().dispatch(Marks { drawdown: &mut self.drawdown, terms, held, balance, mids });
         }
     }
 
@@ -477,7 +510,7 @@ impl Progress {
         let bars = held.bars();
         self.flat(bars.start);
         let (balance, _) = after_fee(simd, (self.account.balance, self.account.fees), deal.entry_fee);
-        self.fall(balance, bars.clone(), (deal.least, deal.greatest), gain);
+        self.fall(course, balance, held, (deal.least, deal.greatest));
         let mut before = self.account;
         before.flat_until(simd, deal.entry_day);
         let nights = day_of[bars.start]..day_of[bars.end];
@@ -505,7 +538,7 @@ impl Progress {
             account.ends.push(simd, true, balance + gain(day_last[day as usize]));
         }
         let extremes = held.profits(&course.plan.terms, course.landmarks.mids(bars.clone()));
-        self.fall(balance, bars.clone(), extremes, gain);
+        self.fall(course, balance, held, extremes);
         self.open_equity = Some(balance + gain(bars.end - 1));
         self.counters.exposed_bars = (bars.len() - 1) as u64;
         self.counters.open_positions_at_end = 1;

@@ -1,5 +1,9 @@
 //! The running peak of equity and the falls from it, bar by bar.
 
+use pulp::{Simd, bytemuck};
+
+use crate::simd::lane_bits;
+
 /// Follows equity and keeps the largest falls.
 ///
 /// `H_i = max(E_init, max_{j≤i} E_j)`, `a_i = H_i − E_i`, `D_i = a_i/H_i` (0 if `H_i ≤ 0`). The largest relative and
@@ -11,7 +15,7 @@ pub struct Drawdown {
     next_index: i64,
     max_relative: f64,
     max_absolute: f64,
-    /// Largest absolute fall since the running peak was reached.
+    /// No fall from the running peak up to this one is more than the largest ones: it needs no look.
     fall: f64,
     deepest: Option<Episode>,
 }
@@ -22,6 +26,19 @@ struct Episode {
     peak: f64,
     peak_index: i64,
     recovered_at: Option<i64>,
+}
+
+/// Bars below the running peak whose falls are not taken yet.
+pub(crate) struct Below<S: Simd> {
+    lowest: S::f64s,
+}
+
+impl<S: Simd> Below<S> {
+    /// No bars.
+    #[inline(always)]
+    pub(crate) fn new(simd: S) -> Self {
+        Self { lowest: simd.splat_f64s(f64::INFINITY) }
+    }
 }
 
 impl Drawdown {
@@ -92,6 +109,54 @@ impl Drawdown {
         }
     }
 
+    /// Takes the next bars, one to a lane in order; lanes without a bar are undefined. What stays below the running peak
+    /// gathers in `below`, to be given to [`Drawdown::push_gathered`] in the end.
+    #[inline(always)]
+    pub(crate) fn push_lanes<S: Simd>(&mut self, simd: S, below: &mut Below<S>, equity: S::f64s, bars: usize) {
+        let reached = lane_bits::<S>(simd.less_than_or_equal_f64s(simd.splat_f64s(self.peak), equity));
+        if reached == 0 {
+            below.lowest = simd.select_f64s(simd.less_than_f64s(equity, below.lowest), equity, below.lowest);
+            self.next_index += bars as i64;
+            return;
+        }
+        self.push_gathered(simd, below);
+        self.rise(bytemuck::cast_slice(std::slice::from_ref(&equity)), bars, reached.trailing_zeros());
+    }
+
+    /// Takes the falls of bars that were counted already.
+    #[inline(always)]
+    pub(crate) fn push_gathered<S: Simd>(&mut self, simd: S, below: &mut Below<S>) {
+        self.fall_to(simd.reduce_min_f64s(below.lowest));
+        *below = Below::new(simd);
+    }
+
+    /// Takes lanes of which `first` is the first one to reach the running peak. Without branches, as new peaks come when
+    /// they like; one by one only if there is a fall larger than all before.
+    #[inline(always)]
+    fn rise(&mut self, lanes: &[f64], bars: usize, first: u32) {
+        let (mut peak, mut last, mut worst) = (self.peak, 0, 0.0);
+        for (lane, equity) in lanes.iter().enumerate() {
+            let reaches = *equity >= peak;
+            peak = if reaches { *equity } else { peak };
+            last = if reaches { lane } else { last };
+            let fall = peak - *equity;
+            worst = if fall > worst { fall } else { worst };
+        }
+        // The peaks of all these falls are at least the first one, and division is monotone also after rounding.
+        if worst > self.max_absolute || self.peak <= 0.0 || worst / self.peak > self.max_relative {
+            lanes[..bars].iter().for_each(|equity| self.push(*equity));
+            return;
+        }
+        if let Some(episode) = &mut self.deepest
+            && episode.recovered_at.is_none()
+        {
+            // Until then no peak is above its own.
+            episode.recovered_at = Some(self.next_index + i64::from(first));
+        }
+        (self.peak, self.peak_index, self.fall) = (peak, self.next_index + last as i64, 0.0);
+        self.next_index += bars as i64;
+    }
+
     /// Running peak `H_i`.
     #[inline]
     pub fn high_water(&self) -> f64 {
@@ -122,7 +187,50 @@ impl Drawdown {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use pulp::WithSimd;
+
     use super::*;
+    use crate::simd::gather_lanes;
+
+    struct Lanes<'e>(Drawdown, &'e [f64]);
+
+    impl WithSimd for Lanes<'_> {
+        type Output = Drawdown;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> Drawdown {
+            let Self(mut drawdown, equity) = self;
+            let mut below = Below::new(simd);
+            for chunk in equity.chunks(S::F64_LANES) {
+                let lanes = gather_lanes(|lane| chunk.get(lane).copied().unwrap_or(f64::NAN));
+                drawdown.push_lanes(simd, &mut below, lanes, chunk.len());
+            }
+            drawdown.push_gathered(simd, &mut below);
+            drawdown
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn prop_lanes_are_bars_one_by_one(
+            initial in prop_oneof![Just(0.0), Just(-3.0), 90.0..110.0],
+            runs in vec(vec(prop_oneof![(-6..6_i32).prop_map(|x| f64::from(x) + 100.0), 80.0..120.0, -5.0..5.0], 0..40), 1..6),
+        ) {
+            let mut plain = Drawdown::new(initial);
+            let facts = |x: &Drawdown| (x.high_water(), x.max_relative(), x.max_absolute(), x.duration_bars());
+            let mut wide = crate::simd::on_all_widths(|| Lanes(plain, &[]));
+            for run in &runs {
+                run.iter().for_each(|equity| plain.push(*equity));
+                let mut before = wide.into_iter();
+                wide = crate::simd::on_all_widths(|| Lanes(before.next().unwrap(), run));
+                for found in &wide {
+                    prop_assert_eq!(facts(found), facts(&plain));
+                }
+            }
+        }
+    }
 
     /// metrics-and-outputs §3, table.
     #[test]

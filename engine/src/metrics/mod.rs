@@ -6,6 +6,7 @@ mod ratios;
 mod summary;
 
 pub use catalogue::{CATALOGUE, METRIC_COUNT, Metric, MetricDef, MetricValues, Unit, round_half_away};
+pub(crate) use drawdown::Below;
 pub use drawdown::Drawdown;
 pub(crate) use ratios::DayEnds;
 pub use ratios::{DailyReturns, calmar};

@@ -27,6 +27,11 @@ impl<S> Known<S> {
         self.places.insert(rules_hash, chunk, row);
     }
 
+    /// Where outcomes are, as far as the chunks can be read.
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
     pub(super) fn recall<W: Work<Stored = S>>(&mut self, work: &W, rules_hash: &[u8; 8]) -> Option<W::Outcome> {
         let (index, row) = self.places.get(rules_hash)?;
         let index = u64::from(index);

@@ -1,7 +1,7 @@
 //! One wave: its trials resolved, grouped into units, cut into tiles, evaluated, and its chunks written as they are
 //! complete.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -66,7 +66,15 @@ struct Resolved<O> {
     trial: u64,
     config_hash: [u8; 32],
     rng_seed: u64,
-    result: Result<Prepared, Box<O>>,
+    way: Way,
+    result: Result<Rules, Box<O>>,
+}
+
+/// What a setting resolves to.
+struct Rules {
+    hash: [u8; 8],
+    /// None where an earlier setting resolved to the same, or an earlier wave has the outcome.
+    prepared: Option<Prepared>,
 }
 
 /// State of a wave shared by the workers.
@@ -105,17 +113,26 @@ pub(super) fn evaluate<W: Work>(
             job.trials.settings(range.clone())
         })
         .collect();
+    let known = state.known.places();
     let resolved: Vec<Resolved<W::Outcome>> = workers.pool.install(|| {
-        let resolver = || Resolver::new(job.configs, job.environment);
-        settings.par_iter().map_init(resolver, |own, setting| resolve(job.work, own, setting)).collect()
+        // Each thread takes ranges of settings in order, and keeps what resolved to something new in its range.
+        let own = || (Resolver::new(job.configs, job.environment), HashSet::new());
+        let resolve = |(resolver, seen): &mut (Resolver<'_>, HashSet<[u8; 8]>), setting: &Setting| {
+            resolve(job.work, resolver, setting, |hash| seen.insert(*hash) && known.get(hash).is_none())
+        };
+        settings.par_iter().map_init(own, resolve).collect()
     });
     drop(settings);
-    let (planned, units) = group(job, resolved, &mut state.known);
+    let (planned, units, spare) = group(job, resolved, &mut state.known);
     let waiting = waiting_units(&planned, &units, &bounds);
     let room = job.ledger.cap().saturating_sub(state.fixed + memory.bytes() + state.known.bytes());
     let wave = Wave { job, workers, chunks, bounds, planned, units, waiting, room };
-    let tiles = wave.tiles();
-    let asked = Asked::new(&wave.units, &tiles.units, &mut state.asked);
+    let (tiles, asked) = workers.pool.install(|| {
+        drop_all(spare);
+        let tiles = wave.tiles();
+        let asked = Asked::new(&wave.units, &tiles.units, &mut state.asked);
+        (tiles, asked)
+    });
     job.observer.took(Phase::Resolve, started.elapsed());
 
     let (writer, queue) = channel();
@@ -134,7 +151,13 @@ pub(super) fn evaluate<W: Work>(
     }
     sync_dir(job.chunks)?;
     wave.remember(&mut state.known);
+    workers.pool.install(|| drop_all(wave.units));
     Ok(())
+}
+
+/// Drops on all threads what consists of many small pieces.
+fn drop_all<T: Send>(values: Vec<T>) {
+    values.into_par_iter().for_each(drop);
 }
 
 /// Chunks to be written, and the first failure to do so.
@@ -154,12 +177,16 @@ struct Tiles {
 struct Asked(HashSet<u64>);
 
 impl Asked {
-    fn new<O>(units: &[Unit<O>], tiles: &[Vec<usize>], before: &mut HashSet<u64>) -> Self {
+    fn new<O: Send + Sync>(units: &[Unit<O>], tiles: &[Vec<usize>], before: &mut HashSet<u64>) -> Self {
         let mut seen: HashMap<u64, usize> = HashMap::new();
         let mut shared = HashSet::new();
-        for (number, tile) in tiles.iter().enumerate() {
+        let asked_in = |tile: &Vec<usize>| -> HashSet<u64> {
             let prepared = tile.iter().filter_map(|unit| units[*unit].prepared.as_ref());
-            for hash in prepared.flat_map(Prepared::conditions).map(|condition| hash_of(&condition)) {
+            prepared.flat_map(Prepared::conditions).map(|condition| hash_of(&condition)).collect()
+        };
+        let asked: Vec<HashSet<u64>> = tiles.par_iter().map(asked_in).collect();
+        for (number, hashes) in asked.into_iter().enumerate() {
+            for hash in hashes {
                 if *seen.entry(hash).or_insert(number) != number || before.contains(&hash) {
                     shared.insert(hash);
                 }
@@ -186,45 +213,69 @@ fn failed<W: Work>(work: &W, error: &Error) -> W::Outcome {
     work.failed(error.code().to_owned(), error.to_string())
 }
 
-fn resolve<W: Work>(work: &W, resolver: &mut Resolver<'_>, setting: &Setting) -> Resolved<W::Outcome> {
+fn resolve<W: Work>(
+    work: &W,
+    resolver: &mut Resolver<'_>,
+    setting: &Setting,
+    mut is_new: impl FnMut(&[u8; 8]) -> bool,
+) -> Resolved<W::Outcome> {
     let trial::Resolved { trial, config_hash, rng_seed, prepared } = resolver.resolve(setting);
-    Resolved { trial, config_hash, rng_seed, result: prepared.map_err(|error| Box::new(failed(work, &error))) }
+    let way = prepared.as_ref().map_or(Way::Unresolved, Way::of);
+    let rules = |prepared: Prepared| {
+        let hash = prepared.rules_hash();
+        Rules { hash, prepared: is_new(&hash).then_some(prepared) }
+    };
+    let result = prepared.map(rules).map_err(|error| Box::new(failed(work, &error)));
+    Resolved { trial, config_hash, rng_seed, way, result }
 }
 
-/// Groups the trials by `rules_hash`; units whose outcome an earlier wave or run wrote get it from there.
-#[allow(clippy::type_complexity, reason = "the two halves of a plan")]
+/// Groups the trials by `rules_hash`; units whose outcome an earlier wave or run wrote get it from there. Also returns
+/// the settings that are not needed.
+#[allow(clippy::type_complexity, reason = "the two halves of a plan, and what is left over")]
 fn group<W: Work>(
     job: &Job<'_, W>,
     resolved: Vec<Resolved<W::Outcome>>,
     known: &mut Known<W::Stored>,
-) -> (Vec<Planned<W::Outcome>>, Vec<Unit<W::Outcome>>) {
+) -> (Vec<Planned<W::Outcome>>, Vec<Unit<W::Outcome>>, Vec<Prepared>) {
     let mut by_hash: HashMap<[u8; 8], usize> = HashMap::new();
     let mut units: Vec<Unit<W::Outcome>> = Vec::new();
     let mut planned = Vec::with_capacity(resolved.len());
-    let mut hits = Vec::new();
-    for (at, trial) in resolved.into_iter().enumerate() {
-        let way = trial.result.as_ref().map_or(Way::Unresolved, Way::of);
-        let from = match trial.result {
+    let (mut hits, mut spare) = (Vec::new(), Vec::new());
+    for (at, Resolved { trial, config_hash, rng_seed, way, result }) in resolved.into_iter().enumerate() {
+        let from = match result {
             Err(outcome) => From::Failed(outcome),
-            Ok(prepared) => {
-                let rules_hash = prepared.rules_hash();
+            Ok(Rules { hash: rules_hash, mut prepared }) => {
                 let unit = *by_hash.entry(rules_hash).or_insert_with(|| {
-                    let recalled = known.recall(job.work, &rules_hash);
-                    let prepared = recalled.is_none().then_some(prepared);
-                    let outcome = recalled.map_or_else(OnceLock::new, OnceLock::from);
-                    units.push(Unit { prepared, sharers: Vec::new(), outcome });
+                    units.push(match known.recall(job.work, &rules_hash) {
+                        Some(outcome) => Unit { prepared: None, sharers: Vec::new(), outcome: OnceLock::from(outcome) },
+                        None => unit(job, trial, prepared.take()),
+                    });
                     units.len() - 1
                 });
+                spare.extend(prepared);
                 units[unit].sharers.push(at);
-                hits.extend(job.earlier.place(&trial.config_hash).map(|place| Hit { place, trial: at, unit }));
+                hits.extend(job.earlier.place(&config_hash).map(|place| Hit { place, trial: at, unit }));
                 From::Unit { unit, rules_hash }
             }
         };
-        let Resolved { trial, config_hash, rng_seed, .. } = trial;
         planned.push(Planned { trial, config_hash, rng_seed, way, from });
     }
     take_over(job, hits, &planned, &mut units);
-    (planned, units)
+    (planned, units, spare)
+}
+
+/// A unit to be evaluated, as `trial` resolves: anew if it was thought to be known.
+fn unit<W: Work>(job: &Job<'_, W>, trial: u64, prepared: Option<Prepared>) -> Unit<W::Outcome> {
+    let again = || {
+        let missing = || Error::Internal(format!("there is no trial {trial}"));
+        let setting = job.trials.setting(trial).ok_or_else(missing)?;
+        Resolver::new(job.configs, job.environment).resolve(&setting).prepared
+    };
+    let (prepared, outcome) = match prepared.map_or_else(again, Ok) {
+        Ok(prepared) => (Some(prepared), OnceLock::new()),
+        Err(error) => (None, OnceLock::from(failed(job.work, &error))),
+    };
+    Unit { prepared, sharers: Vec::new(), outcome }
 }
 
 /// A trial that stands in a chunk of an earlier run: file and row.
@@ -336,20 +387,28 @@ impl<W: Work> Wave<'_, W> {
     /// cache of a core. Where they do not fit, what is dear to compute changes slowest, so that it is computed once and
     /// then makes room.
     fn tiles(&self) -> Tiles {
-        let to_do = || (0..self.units.len()).filter_map(|unit| Some((unit, self.units[unit].prepared.as_ref()?)));
-        let mut columns: BTreeMap<&[ColumnKey], usize> = to_do().map(|(_, prepared)| (prepared.columns(), 0)).collect();
-        columns.values_mut().enumerate().for_each(|(rank, slot)| *slot = rank);
-        let columns_fit = self.columns_fit(to_do().map(|(_, prepared)| prepared), columns.keys().copied());
+        let to_do: Vec<(usize, &Prepared)> =
+            self.units.iter().enumerate().filter_map(|(at, unit)| Some((at, unit.prepared.as_ref()?))).collect();
+        let distinct: HashSet<&[ColumnKey]> = to_do.iter().map(|(_, prepared)| prepared.columns()).collect();
+        let mut columns: Vec<&[ColumnKey]> = distinct.into_iter().collect();
+        columns.sort_unstable();
+        let ranks: HashMap<&[ColumnKey], usize> = columns.iter().copied().zip(0..).collect();
+        let mut placed: Vec<(Vec<Dear>, Place)> = to_do
+            .par_iter()
+            .map(|(unit, prepared)| {
+                let rank = ranks.get(prepared.columns()).copied().unwrap_or(0);
+                (dear_of(prepared), Place { group: (prepared.exit_hint(), 0), columns: rank, unit: *unit })
+            })
+            .collect();
+        placed.par_sort_unstable_by_key(|(_, place)| (place.columns, place.unit));
         let mut numbers: HashMap<Vec<Dear>, usize> = HashMap::new();
-        let mut places: Vec<(usize, Place)> = Vec::with_capacity(self.units.len());
-        for (unit, prepared) in to_do() {
+        let mut places: Vec<(usize, Place)> = Vec::with_capacity(placed.len());
+        for (dear, place) in placed {
             let next = numbers.len();
-            let dear = *numbers.entry(dear_of(prepared)).or_insert(next);
-            let columns = columns.get(prepared.columns()).copied().unwrap_or(0);
-            places.push((dear, Place { group: (prepared.exit_hint(), 0), columns, unit }));
+            places.push((*numbers.entry(dear).or_insert(next), place));
         }
         // Exits are numbered in the order of columns, so that groups next to each other read the same ones.
-        places.sort_unstable_by_key(|(_, place)| (place.columns, place.unit));
+        let columns_fit = self.columns_fit(&columns, numbers.keys().flatten());
         let mut exits: HashMap<u64, u64> = HashMap::new();
         for (_, place) in &mut places {
             let next = exits.len() as u64;
@@ -367,7 +426,7 @@ impl<W: Work> Wave<'_, W> {
                 Place { group: if columns_fit { (exit, dear) } else { (dear, exit) }, ..place }
             })
             .collect();
-        order.sort_unstable();
+        order.par_sort_unstable();
         Tiles { units: self.cut(&order, columns_fit), columns_fit }
     }
 
@@ -408,13 +467,9 @@ impl<W: Work> Wave<'_, W> {
     }
 
     /// All distinct columns, and what late guards may remember, fit into the room of the wave.
-    fn columns_fit<'p>(
-        &self,
-        prepared: impl Iterator<Item = &'p Prepared>,
-        columns: impl Iterator<Item = &'p [ColumnKey]>,
-    ) -> bool {
-        let distinct: HashSet<&ColumnKey> = columns.flatten().collect();
-        let questions: HashSet<LateGuard> = prepared.flat_map(questions).collect();
+    fn columns_fit<'d>(&self, columns: &[&[ColumnKey]], dear: impl Iterator<Item = &'d Dear>) -> bool {
+        let distinct: HashSet<&ColumnKey> = columns.iter().copied().flatten().collect();
+        let questions: HashSet<&Dear> = dear.filter(|dear| matches!(dear, Dear::Guard(_))).collect();
         let one = self.job.environment.data().market.bars.len() * size_of::<f64>();
         (distinct.len() + questions.len()).saturating_mul(one) <= self.room
     }

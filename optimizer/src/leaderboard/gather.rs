@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Cursor, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
 
 use arrow_array::{RecordBatch, UInt32Array};
 use arrow_ipc::reader::StreamReader;
@@ -146,44 +147,86 @@ impl<'a> Gatherer<'a> {
     ) -> Result<(), LeaderboardError> {
         let chunk_rows = usize::try_from(self.reader.sources.plan.size()).unwrap_or(usize::MAX).max(1);
         let at_once = (self.room.span / chunk_rows).max(1);
+        let groups: Vec<&[Entry]> = entries.chunks(self.room.group).collect();
         let mut spill = Spill::create(self.spill.clone())?;
-        let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); entries.len().div_ceil(self.room.group)];
-        for some in chunks.chunks(at_once) {
-            let block = self.read(entries, some)?;
-            let groups: Vec<&[Entry]> = entries.chunks(self.room.group).collect();
-            let encode = |group: &&[Entry]| {
-                let rows = self.pick(&block, group)?;
-                if rows.num_rows() == 0 {
-                    return Ok(None);
-                }
-                encode(&rows).map(Some).map_err(|e| self.reader.damaged(0, &e.to_string()))
-            };
-            let encoded: Vec<Option<Vec<u8>>> = match &self.reader.pool {
-                Some(pool) => pool.install(|| groups.par_iter().map(encode).collect::<Result<_, _>>())?,
-                None => groups.iter().map(encode).collect::<Result<_, _>>()?,
-            };
+        let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); groups.len()];
+        let encoded = chunks.chunks(at_once).map(|some| Ok((some, self.encode(entries, &groups, some)?)));
+        in_turn(self.room.ahead, encoded, |(some, encoded)| {
             for (group, bytes) in encoded.into_iter().enumerate() {
                 if let Some(bytes) = bytes {
                     pieces[group].push(spill.append(&bytes, some)?);
                 }
             }
-        }
-        for (group, pieces) in entries.chunks(self.room.group).zip(&pieces) {
-            let parts: Vec<RecordBatch> = pieces.iter().map(|piece| spill.read(piece)).collect::<Result<_, _>>()?;
-            // Within a piece rows stand in the order of rank, as they do in the group.
-            let mut next = vec![0; pieces.len()];
-            let places: Vec<(usize, usize)> = group
-                .iter()
-                .filter_map(|entry| {
-                    let at = pieces.iter().position(|piece| piece.holds(entry.chunk))?;
-                    next[at] += 1;
-                    Some((at, next[at] - 1))
-                })
-                .collect();
-            write(&self.interleave(&parts, &places)?, group)?;
-        }
-        Ok(())
+            Ok(())
+        })?;
+        let rows = groups
+            .iter()
+            .zip(&pieces)
+            .map(|(group, pieces)| Ok((*group, self.put_together(&mut spill, group, pieces)?)));
+        in_turn(self.room.ahead, rows, |(group, rows)| write(&rows, group))
     }
+
+    /// The rows of `some` chunks, by row group, each as the bytes of a file.
+    fn encode(
+        &self,
+        entries: &[Entry],
+        groups: &[&[Entry]],
+        some: &[u32],
+    ) -> Result<Vec<Option<Vec<u8>>>, LeaderboardError> {
+        let block = self.read(entries, some)?;
+        let encode = |group: &&[Entry]| {
+            let rows = self.pick(&block, group)?;
+            if rows.num_rows() == 0 {
+                return Ok(None);
+            }
+            encode(&rows).map(Some).map_err(|e| self.reader.damaged(0, &e.to_string()))
+        };
+        match &self.reader.pool {
+            Some(pool) => pool.install(|| groups.par_iter().map(encode).collect()),
+            None => groups.iter().map(encode).collect(),
+        }
+    }
+
+    /// The rows of a group from its pieces.
+    fn put_together(
+        &self,
+        spill: &mut Spill,
+        group: &[Entry],
+        pieces: &[Piece],
+    ) -> Result<RecordBatch, LeaderboardError> {
+        let parts: Vec<RecordBatch> = pieces.iter().map(|piece| spill.read(piece)).collect::<Result<_, _>>()?;
+        // Within a piece rows stand in the order of rank, as they do in the group.
+        let mut next = vec![0; pieces.len()];
+        let places: Vec<(usize, usize)> = group
+            .iter()
+            .filter_map(|entry| {
+                let at = pieces.iter().position(|piece| piece.holds(entry.chunk))?;
+                next[at] += 1;
+                Some((at, next[at] - 1))
+            })
+            .collect();
+        self.interleave(&parts, &places)
+    }
+}
+
+/// Takes what `source` gives, in order, up to the first error; `ahead`: while one is taken the next one is made.
+fn in_turn<T: Send>(
+    ahead: bool,
+    mut source: impl Iterator<Item = Result<T, LeaderboardError>> + Send,
+    mut take: impl FnMut(T) -> Result<(), LeaderboardError>,
+) -> Result<(), LeaderboardError> {
+    if !ahead {
+        return source.try_for_each(|made| take(made?));
+    }
+    std::thread::scope(|scope| {
+        // Without room: whoever has made one waits until it is wanted.
+        let (give, made) = sync_channel(0);
+        scope.spawn(move || {
+            // The other side has gone only after an error.
+            let _ = source.try_for_each(|made| give.send(made));
+        });
+        made.iter().try_for_each(|made| take(made?))
+    })
 }
 
 fn encode(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
@@ -251,5 +294,30 @@ impl Drop for Spill {
     fn drop(&mut self) {
         // A leftover is cleared at the next start.
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_ahead_is_taken_in_order_up_to_the_first_error() {
+        let refused = || LeaderboardError::Memory { needed: 1, free: 0 };
+        for (broken, unwanted, expected) in [(9, 9, 9), (4, 9, 4), (9, 4, 4), (0, 9, 0), (9, 0, 0)] {
+            for ahead in [false, true] {
+                let mut taken = Vec::new();
+                let source = (0..9).map(|k| if k == broken { Err(refused()) } else { Ok(k) });
+                let result = in_turn(ahead, source, |k| {
+                    if k == unwanted {
+                        return Err(refused());
+                    }
+                    taken.push(k);
+                    Ok(())
+                });
+                assert_eq!(taken, (0..expected).collect::<Vec<_>>());
+                assert_eq!(result.is_err(), expected < 9);
+            }
+        }
     }
 }

@@ -263,6 +263,8 @@ struct Room {
     span: usize,
     /// Rows per row group.
     group: usize,
+    /// There is room for one more copy of `span` rows: what comes next is prepared meanwhile.
+    ahead: bool,
 }
 
 impl Room {
@@ -286,11 +288,14 @@ impl Room {
             }
         };
         let mut span = ROW_GROUP.min(rows);
+        let mut ahead = false;
         if span < rows && spans.resize(rows.saturating_mul(row)) {
             span = rows;
+        } else if sources.threads > 1 {
+            ahead = spans.resize(span.saturating_mul((COPIES + 1) * sources.schema.row_bytes()));
         }
         let keys_held = most_keys.unwrap_or(keys.bytes() / KEY_BYTES).max(1);
-        let room = Self { keys: keys_held, span: span.max(1), group: ROW_GROUP };
+        let room = Self { keys: keys_held, span: span.max(1), group: ROW_GROUP, ahead };
         Ok((room, [chunk, spans, keys]))
     }
 }
