@@ -13,7 +13,6 @@ use crate::backtest::walk::check_signal;
 use crate::data::Bars;
 use crate::error::Error;
 use crate::execution::{ExitReason, Levels, Terms, level_exit};
-use crate::indicators::ZONE;
 use crate::rules::{ConditionSet, Node, Rule, Term};
 use crate::strategy::Variant;
 use crate::units::{Direction, round_decimal};
@@ -119,7 +118,7 @@ impl Search<'_, '_> {
         let bracket = Bracket::new(direction, wish.stop, wish.target, buffer);
         let (level, mids) = landmarks.first_reached(simd, bars, direction, bracket, entry, limited);
         let signal =
-            exit.condition.as_ref().and_then(|node| first_set(conditions, node, entry + 1, level.unwrap_or(limited)));
+            exit.condition.as_ref().and_then(|node| conditions.first(node, entry + 1, level.unwrap_or(limited)));
         let leave = match (signal, level) {
             (Some(bar), _) => Some(at_close(bars, direction, bar, ExitReason::Signal)),
             (None, Some(bar)) => leave_at_level(bars, wish, buffer, bar),
@@ -151,21 +150,6 @@ pub(super) fn at_close(bars: &Bars, direction: Direction, bar: usize, reason: Ex
         Direction::Short => bars.ask.close[bar],
     };
     Leave { bar, reason, base_price }
-}
-
-/// The first bar of `from .. end` on which `node` holds.
-fn first_set(conditions: &ConditionSet<'_>, node: &Node, from: usize, end: usize) -> Option<usize> {
-    let mut block = from / ZONE;
-    let mut keep = !0_u64 << (from % ZONE);
-    while block * ZONE < end {
-        let bits = conditions.bits(node, block) & keep;
-        if bits != 0 {
-            return Some(block * ZONE + bits.trailing_zeros() as usize).filter(|bar| *bar < end);
-        }
-        keep = !0;
-        block += 1;
-    }
-    None
 }
 
 /// Entries of one rule in one piece of time, found when first asked for.

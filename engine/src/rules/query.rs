@@ -726,6 +726,39 @@ impl<'a> ConditionSet<'a> {
         }
     }
 
+    /// The first bar of `from .. end` on which `node` holds, wherever that is.
+    pub(crate) fn first(&self, node: &Node, from: usize, end: usize) -> Option<usize> {
+        let mut block = from / ZONE;
+        let mut keep = !0_u64 << (from % ZONE);
+        let found =
+            |block: usize, bits: u64| Some(block * ZONE + bits.trailing_zeros() as usize).filter(|bar| *bar < end);
+        for word in self.words_from(node, block) {
+            let bits = word & keep;
+            if bits != 0 || block * ZONE >= end {
+                return found(block, bits);
+            }
+            keep = !0;
+            block += 1;
+        }
+        while block * ZONE < end {
+            let bits = self.bits(node, block) & keep;
+            if bits != 0 {
+                return found(block, bits);
+            }
+            keep = !0;
+            block += 1;
+        }
+        None
+    }
+
+    /// Words of `node` from `block` on, as far as they are there.
+    fn words_from(&self, node: &Node, block: usize) -> &[u64] {
+        let Node::Is(number) = node else { return &[] };
+        let source = &self.sources[*number as usize];
+        let Some(draft) = self.draft.as_ref().filter(|_| source.kept.is_none()) else { return &[] };
+        block.checked_sub(draft.piece.start).and_then(|at| draft.row(source.row).get(at..)).unwrap_or_default()
+    }
+
     /// The bits of `node` on one block, wherever it lies.
     pub(crate) fn bits(&self, node: &Node, block: usize) -> u64 {
         match node {

@@ -2,7 +2,7 @@
 //! complete.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,6 +32,8 @@ use crate::trial::{self, Resolver};
 const TILE: usize = 1024;
 /// Tiles per thread at least, where there are enough units: all cores stay busy to the end of a wave.
 const TILES_PER_THREAD: usize = 8;
+/// Settings resolved one after another.
+const PIECE: usize = 256;
 /// Conditions remembered from wave to wave.
 const MOST_ASKED: usize = 1 << 16;
 
@@ -105,24 +107,26 @@ pub(super) fn evaluate<W: Work>(
     job.observer.wave(chunks, trials);
     let started = Instant::now();
     let mut bounds = vec![0];
-    let settings: Vec<Setting> = ranges
+    for range in &ranges {
+        let count = usize::try_from(range.end - range.start).unwrap_or(0);
+        bounds.push(bounds.last().copied().unwrap_or(0) + count);
+    }
+    let known = state.known.places();
+    let pieces: Vec<Range<u64>> = ranges
         .iter()
         .flat_map(|range| {
-            let count = usize::try_from(range.end - range.start).unwrap_or(0);
-            bounds.push(bounds.last().copied().unwrap_or(0) + count);
-            job.trials.settings(range.clone())
+            range.clone().step_by(PIECE).map(move |from| from..range.end.min(from.saturating_add(PIECE as u64)))
         })
         .collect();
-    let known = state.known.places();
-    let resolved: Vec<Resolved<W::Outcome>> = workers.pool.install(|| {
-        // Each thread takes ranges of settings in order, and keeps what resolved to something new in its range.
+    let resolved: Vec<Vec<Resolved<W::Outcome>>> = workers.pool.install(|| {
+        // Each thread takes settings next to each other in order, and keeps what resolved to something new among them.
         let own = || (Resolver::new(job.configs, job.environment), HashSet::new());
-        let resolve = |(resolver, seen): &mut (Resolver<'_>, HashSet<[u8; 8]>), setting: &Setting| {
-            resolve(job.work, resolver, setting, |hash| seen.insert(*hash) && known.get(hash).is_none())
+        let resolve = |(resolver, seen): &mut (Resolver<'_>, HashSet<[u8; 8]>), piece: &Range<u64>| {
+            let mut is_new = |hash: &[u8; 8]| seen.insert(*hash) && known.get(hash).is_none();
+            job.trials.settings(piece.clone()).map(|one| resolve(job.work, resolver, &one, &mut is_new)).collect()
         };
-        settings.par_iter().map_init(own, resolve).collect()
+        pieces.par_iter().map_init(own, resolve).collect()
     });
-    drop(settings);
     let (planned, units, spare) = group(job, resolved, &mut state.known);
     let waiting = waiting_units(&planned, &units, &bounds);
     let room = job.ledger.cap().saturating_sub(state.fixed + memory.bytes() + state.known.bytes());
@@ -217,7 +221,7 @@ fn resolve<W: Work>(
     work: &W,
     resolver: &mut Resolver<'_>,
     setting: &Setting,
-    mut is_new: impl FnMut(&[u8; 8]) -> bool,
+    is_new: &mut impl FnMut(&[u8; 8]) -> bool,
 ) -> Resolved<W::Outcome> {
     let trial::Resolved { trial, config_hash, rng_seed, prepared } = resolver.resolve(setting);
     let way = prepared.as_ref().map_or(Way::Unresolved, Way::of);
@@ -234,14 +238,14 @@ fn resolve<W: Work>(
 #[allow(clippy::type_complexity, reason = "the two halves of a plan, and what is left over")]
 fn group<W: Work>(
     job: &Job<'_, W>,
-    resolved: Vec<Resolved<W::Outcome>>,
+    resolved: Vec<Vec<Resolved<W::Outcome>>>,
     known: &mut Known<W::Stored>,
 ) -> (Vec<Planned<W::Outcome>>, Vec<Unit<W::Outcome>>, Vec<Prepared>) {
     let mut by_hash: HashMap<[u8; 8], usize> = HashMap::new();
     let mut units: Vec<Unit<W::Outcome>> = Vec::new();
-    let mut planned = Vec::with_capacity(resolved.len());
+    let mut planned = Vec::with_capacity(resolved.iter().map(Vec::len).sum());
     let (mut hits, mut spare) = (Vec::new(), Vec::new());
-    for (at, Resolved { trial, config_hash, rng_seed, way, result }) in resolved.into_iter().enumerate() {
+    for (at, Resolved { trial, config_hash, rng_seed, way, result }) in resolved.into_iter().flatten().enumerate() {
         let from = match result {
             Err(outcome) => From::Failed(outcome),
             Ok(Rules { hash: rules_hash, mut prepared }) => {
@@ -389,43 +393,25 @@ impl<W: Work> Wave<'_, W> {
     fn tiles(&self) -> Tiles {
         let to_do: Vec<(usize, &Prepared)> =
             self.units.iter().enumerate().filter_map(|(at, unit)| Some((at, unit.prepared.as_ref()?))).collect();
-        let distinct: HashSet<&[ColumnKey]> = to_do.iter().map(|(_, prepared)| prepared.columns()).collect();
-        let mut columns: Vec<&[ColumnKey]> = distinct.into_iter().collect();
-        columns.sort_unstable();
-        let ranks: HashMap<&[ColumnKey], usize> = columns.iter().copied().zip(0..).collect();
-        let mut placed: Vec<(Vec<Dear>, Place)> = to_do
-            .par_iter()
-            .map(|(unit, prepared)| {
-                let rank = ranks.get(prepared.columns()).copied().unwrap_or(0);
-                (dear_of(prepared), Place { group: (prepared.exit_hint(), 0), columns: rank, unit: *unit })
-            })
-            .collect();
-        placed.par_sort_unstable_by_key(|(_, place)| (place.columns, place.unit));
-        let mut numbers: HashMap<Vec<Dear>, usize> = HashMap::new();
-        let mut places: Vec<(usize, Place)> = Vec::with_capacity(placed.len());
-        for (dear, place) in placed {
-            let next = numbers.len();
-            places.push((*numbers.entry(dear).or_insert(next), place));
-        }
+        let dear: Vec<Vec<Dear>> = to_do.par_iter().map(|(_, prepared)| dear_of(prepared)).collect();
+        let columns = ranks(to_do.par_iter().map(|(_, prepared)| prepared.columns()));
+        let dear_ranks = ranks(dear.par_iter().map(Vec::as_slice));
+        let columns_fit = self.columns_fit(columns.keys().copied().flatten(), dear_ranks.keys().copied().flatten());
+        let rank = |(dear, (unit, prepared)): (&Vec<Dear>, &(usize, &Prepared))| Place {
+            group: (prepared.exit_hint(), dear_ranks.get(dear.as_slice()).copied().unwrap_or(0)),
+            columns: columns.get(prepared.columns()).copied().unwrap_or(0),
+            unit: *unit,
+        };
+        let mut order: Vec<Place> = dear.par_iter().zip(&to_do).map(rank).collect();
         // Exits are numbered in the order of columns, so that groups next to each other read the same ones.
-        let columns_fit = self.columns_fit(&columns, numbers.keys().flatten());
+        order.par_sort_unstable_by_key(|place| (place.columns, place.unit));
         let mut exits: HashMap<u64, u64> = HashMap::new();
-        for (_, place) in &mut places {
+        for place in &mut order {
+            let (hint, dear) = place.group;
             let next = exits.len() as u64;
-            place.group.0 = *exits.entry(place.group.0).or_insert(next);
+            let exit = *exits.entry(hint).or_insert(next);
+            place.group = if columns_fit { (exit, dear) } else { (dear, exit) };
         }
-        // Numbers in the order of what is dear, so that settings which share a part of it are near each other.
-        let mut sorted: Vec<(Vec<Dear>, usize)> = numbers.into_iter().collect();
-        sorted.sort_unstable();
-        let mut rank = vec![0_u64; sorted.len()];
-        (0..).zip(&sorted).for_each(|(at, (_, number))| rank[*number] = at);
-        let mut order: Vec<Place> = places
-            .into_iter()
-            .map(|(dear, place)| {
-                let (exit, dear) = (place.group.0, rank[dear]);
-                Place { group: if columns_fit { (exit, dear) } else { (dear, exit) }, ..place }
-            })
-            .collect();
         order.par_sort_unstable();
         Tiles { units: self.cut(&order, columns_fit), columns_fit }
     }
@@ -467,8 +453,12 @@ impl<W: Work> Wave<'_, W> {
     }
 
     /// All distinct columns, and what late guards may remember, fit into the room of the wave.
-    fn columns_fit<'d>(&self, columns: &[&[ColumnKey]], dear: impl Iterator<Item = &'d Dear>) -> bool {
-        let distinct: HashSet<&ColumnKey> = columns.iter().copied().flatten().collect();
+    fn columns_fit<'d>(
+        &self,
+        columns: impl Iterator<Item = &'d ColumnKey>,
+        dear: impl Iterator<Item = &'d Dear>,
+    ) -> bool {
+        let distinct: HashSet<&ColumnKey> = columns.collect();
         let questions: HashSet<&Dear> = dear.filter(|dear| matches!(dear, Dear::Guard(_))).collect();
         let one = self.job.environment.data().market.bars.len() * size_of::<f64>();
         (distinct.len() + questions.len()).saturating_mul(one) <= self.room
@@ -600,8 +590,20 @@ impl<W: Work> Wave<'_, W> {
 struct Place {
     /// Hint of its exits and rank of what is dear about it, the slower one first.
     group: (u64, u64),
-    columns: usize,
+    columns: u64,
     unit: usize,
+}
+
+/// Numbers of distinct values in their order.
+fn ranks<T: Copy + Ord + Hash + Send>(values: impl ParallelIterator<Item = T>) -> HashMap<T, u64> {
+    let add = |mut seen: HashSet<T>, value| {
+        seen.insert(value);
+        seen
+    };
+    let join = |a: HashSet<T>, b: HashSet<T>| if a.len() < b.len() { &b | &a } else { &a | &b };
+    let mut distinct: Vec<T> = values.fold(HashSet::new, add).reduce(HashSet::new, join).into_iter().collect();
+    distinct.sort_unstable();
+    distinct.into_iter().zip(0..).collect()
 }
 
 /// What is dear to find out and worth finding out once; the dearest first.

@@ -42,6 +42,11 @@ impl CsvFile {
         Ok(file)
     }
 
+    /// Not all rows it may hold are there.
+    pub(super) fn wants_more(&self) -> bool {
+        self.written < self.most
+    }
+
     pub(super) fn write(&mut self, ranked: &RecordBatch) -> Result<(), LeaderboardError> {
         let left = usize::try_from(self.most - self.written).unwrap_or(usize::MAX);
         let rows = ranked.num_rows().min(left);

@@ -2,8 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Cursor, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arrow_array::{RecordBatch, UInt32Array};
 use arrow_ipc::reader::StreamReader;
@@ -11,6 +12,7 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::ArrowError;
 use arrow_select::interleave::interleave_record_batch;
 use arrow_select::take::take_record_batch;
+use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use super::keys::Entry;
@@ -22,7 +24,8 @@ use crate::chunk::Chunk;
 pub(super) struct Gatherer<'a> {
     reader: &'a Reader<'a>,
     room: &'a Room,
-    spill: PathBuf,
+    /// Beside this file rows are put that do not fit in memory.
+    spill: &'a Path,
 }
 
 /// Chunks read together.
@@ -70,10 +73,8 @@ impl Block {
 }
 
 impl<'a> Gatherer<'a> {
-    pub(super) fn new(reader: &'a Reader<'a>, room: &'a Room, targets: &Targets) -> Self {
-        let mut name = targets.parquet.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".rows.{UNFINISHED}"));
-        Self { reader, room, spill: targets.parquet.with_file_name(name) }
+    pub(super) fn new(reader: &'a Reader<'a>, room: &'a Room, targets: &'a Targets) -> Self {
+        Self { reader, room, spill: &targets.parquet }
     }
 
     /// Calls `write` with the rows of each row group of `entries`, in order.
@@ -148,52 +149,43 @@ impl<'a> Gatherer<'a> {
         let chunk_rows = usize::try_from(self.reader.sources.plan.size()).unwrap_or(usize::MAX).max(1);
         let at_once = (self.room.span / chunk_rows).max(1);
         let groups: Vec<&[Entry]> = entries.chunks(self.room.group).collect();
-        let mut spill = Spill::create(self.spill.clone())?;
+        let spill = Spill::create(self.spill, self.reader.pool.as_ref().map_or(1, ThreadPool::current_num_threads))?;
         let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); groups.len()];
-        let encoded = chunks.chunks(at_once).map(|some| Ok((some, self.encode(entries, &groups, some)?)));
-        in_turn(self.room.ahead, encoded, |(some, encoded)| {
-            for (group, bytes) in encoded.into_iter().enumerate() {
-                if let Some(bytes) = bytes {
-                    pieces[group].push(spill.append(&bytes, some)?);
-                }
+        for some in chunks.chunks(at_once) {
+            for (group, piece) in self.put_aside(&spill, entries, &groups, some)?.into_iter().enumerate() {
+                pieces[group].extend(piece);
             }
-            Ok(())
-        })?;
-        let rows = groups
-            .iter()
-            .zip(&pieces)
-            .map(|(group, pieces)| Ok((*group, self.put_together(&mut spill, group, pieces)?)));
+        }
+        let rows =
+            groups.iter().zip(&pieces).map(|(group, pieces)| Ok((*group, self.put_together(&spill, group, pieces)?)));
         in_turn(self.room.ahead, rows, |(group, rows)| write(&rows, group))
     }
 
-    /// The rows of `some` chunks, by row group, each as the bytes of a file.
-    fn encode(
+    /// Appends the rows of `some` chunks to the spill; by row group.
+    fn put_aside(
         &self,
+        spill: &Spill,
         entries: &[Entry],
         groups: &[&[Entry]],
         some: &[u32],
-    ) -> Result<Vec<Option<Vec<u8>>>, LeaderboardError> {
+    ) -> Result<Vec<Option<Piece>>, LeaderboardError> {
         let block = self.read(entries, some)?;
-        let encode = |group: &&[Entry]| {
+        let put = |group: &&[Entry]| {
             let rows = self.pick(&block, group)?;
             if rows.num_rows() == 0 {
                 return Ok(None);
             }
-            encode(&rows).map(Some).map_err(|e| self.reader.damaged(0, &e.to_string()))
+            let bytes = encode(&rows).map_err(|e| self.reader.damaged(0, &e.to_string()))?;
+            Ok(Some(spill.append(&bytes, some)?))
         };
         match &self.reader.pool {
-            Some(pool) => pool.install(|| groups.par_iter().map(encode).collect()),
-            None => groups.iter().map(encode).collect(),
+            Some(pool) => pool.install(|| groups.par_iter().map(put).collect()),
+            None => groups.iter().map(put).collect(),
         }
     }
 
     /// The rows of a group from its pieces.
-    fn put_together(
-        &self,
-        spill: &mut Spill,
-        group: &[Entry],
-        pieces: &[Piece],
-    ) -> Result<RecordBatch, LeaderboardError> {
+    fn put_together(&self, spill: &Spill, group: &[Entry], pieces: &[Piece]) -> Result<RecordBatch, LeaderboardError> {
         let parts: Vec<RecordBatch> = pieces.iter().map(|piece| spill.read(piece)).collect::<Result<_, _>>()?;
         // Within a piece rows stand in the order of rank, as they do in the group.
         let mut next = vec![0; pieces.len()];
@@ -230,14 +222,16 @@ fn in_turn<T: Send>(
 }
 
 fn encode(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
-    let mut writer = StreamWriter::try_new(Vec::new(), batch.schema_ref())?;
+    let bytes = batch.get_array_memory_size();
+    let mut writer = StreamWriter::try_new(Vec::with_capacity(bytes + bytes / 8), batch.schema_ref())?;
     writer.write(batch)?;
     writer.into_inner()
 }
 
-/// Where in the file rows of one group from some chunks stand.
+/// Where rows of one group from some chunks stand.
 #[derive(Debug, Clone)]
 struct Piece {
+    file: usize,
     offset: u64,
     len: usize,
     first_chunk: u32,
@@ -250,47 +244,66 @@ impl Piece {
     }
 }
 
-/// A file for rows that do not fit in memory; removed when dropped.
-struct Spill {
+/// Files for rows that do not fit in memory, one per thread.
+struct Spill(Vec<Mutex<SpillFile>>);
+
+/// Removed when dropped.
+struct SpillFile {
     path: PathBuf,
     file: File,
     len: u64,
 }
 
 impl Spill {
-    fn create(path: PathBuf) -> Result<Self, FileError> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
-        let file = file.map_err(|e| FileError::io(&path, "create it", e))?;
-        Ok(Self { path, file, len: 0 })
+    fn create(path: &Path, threads: usize) -> Result<Self, FileError> {
+        let create = |number: usize| {
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(format!(".rows-{number}.{UNFINISHED}"));
+            let path = path.with_file_name(name);
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
+            let file = file.map_err(|e| FileError::io(&path, "create it", e))?;
+            Ok(Mutex::new(SpillFile { path, file, len: 0 }))
+        };
+        (0..threads.max(1)).map(create).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Appends the rows of one group from `chunks`, which ascend.
-    fn append(&mut self, bytes: &[u8], chunks: &[u32]) -> Result<Piece, FileError> {
-        self.file.write_all(bytes).map_err(|e| FileError::io(&self.path, "write it", e))?;
+    /// Appends the rows of one group from `chunks`, which ascend, to the file of this thread.
+    fn append(&self, bytes: &[u8], chunks: &[u32]) -> Result<Piece, FileError> {
+        let number = rayon::current_thread_index().unwrap_or(0) % self.0.len();
+        let mut file = self.file(number);
+        let SpillFile { path, file, len } = &mut *file;
+        file.write_all(bytes).map_err(|e| FileError::io(&*path, "write it", e))?;
         let (first_chunk, last_chunk) = (chunks.first().copied(), chunks.last().copied());
         let piece = Piece {
-            offset: self.len,
+            file: number,
+            offset: *len,
             len: bytes.len(),
             first_chunk: first_chunk.unwrap_or_default(),
             last_chunk: last_chunk.unwrap_or_default(),
         };
-        self.len += bytes.len() as u64;
+        *len += bytes.len() as u64;
         Ok(piece)
     }
 
-    fn read(&mut self, piece: &Piece) -> Result<RecordBatch, LeaderboardError> {
-        let refused = |e| FileError::io(&self.path, "read it", e);
-        self.file.seek(SeekFrom::Start(piece.offset)).map_err(refused)?;
+    fn read(&self, piece: &Piece) -> Result<RecordBatch, LeaderboardError> {
+        let mut file = self.file(piece.file);
+        let SpillFile { path, file, .. } = &mut *file;
+        let refused = |e| FileError::io(&*path, "read it", e);
+        file.seek(SeekFrom::Start(piece.offset)).map_err(refused)?;
         let mut bytes = vec![0; piece.len];
-        self.file.read_exact(&mut bytes).map_err(refused)?;
+        file.read_exact(&mut bytes).map_err(refused)?;
         let decode = || StreamReader::try_new(Cursor::new(bytes), None)?.next().transpose();
-        let format = |reason: String| FileError::Format { path: self.path.clone(), reason };
+        let format = |reason: String| FileError::Format { path: path.clone(), reason };
         let batch = decode().map_err(|e| format(e.to_string()))?;
         Ok(batch.ok_or_else(|| format("a piece holds no rows".to_owned()))?)
     }
+
+    fn file(&self, number: usize) -> MutexGuard<'_, SpillFile> {
+        self.0[number].lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Drop for Spill {
+impl Drop for SpillFile {
     fn drop(&mut self) {
         // A leftover is cleared at the next start.
         let _ = std::fs::remove_file(&self.path);

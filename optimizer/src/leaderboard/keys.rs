@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use engine::metrics::MetricValues;
+use rayon::prelude::*;
 
-use super::{LeaderboardError, Reader, Room, Summary};
+use super::{LeaderboardError, ROW_GROUP, Reader, Room, Summary};
 use crate::chunk::Chunk;
 use crate::fingerprint::unhex;
 use crate::objective::RankKey;
@@ -69,8 +70,10 @@ impl<'a> Keys<'a> {
         let mut best: Vec<Entry> = Vec::with_capacity(rows.min(self.most.saturating_mul(2)));
         let mut more = false;
         let chunks = self.reader.sources.indices();
-        // A few chunks per thread at a time: what they leave is small, they themselves are not.
-        for some in chunks.chunks(4 * self.reader.sources.threads) {
+        // Some chunks per thread at a time: what they leave is small, they themselves are not.
+        let chunk_rows = usize::try_from(self.reader.sources.plan.size()).unwrap_or(usize::MAX);
+        let at_once = (ROW_GROUP / chunk_rows.max(1)).max(4 * self.reader.sources.threads);
+        for some in chunks.chunks(at_once) {
             let read = self.reader.read_all(some, |index, Chunk { header, batch }| {
                 let columns = self.reader.columns(&batch, index)?;
                 let mut read = read_keys(self.reader, &columns, index, batch.num_rows(), first)?;
@@ -95,7 +98,10 @@ impl<'a> Keys<'a> {
         }
         more |= best.len() > self.most;
         keep_smallest(&mut best, self.most);
-        best.sort_unstable();
+        match &self.reader.pool {
+            Some(pool) => pool.install(|| best.par_sort_unstable()),
+            None => best.sort_unstable(),
+        }
         let mut previous = self.last.map(|last| last.key);
         self.last = best.last().copied().or(self.last);
         let found = best.len();

@@ -382,8 +382,17 @@ impl Output<'_> {
     /// Writes the next rows, in order, as one row group.
     fn write(&mut self, stored: &RecordBatch, entries: &[Entry]) -> Result<(), LeaderboardError> {
         let ranked = self.rank(stored)?;
-        self.parquet.write_group(&ranked)?;
-        self.csv.write(&ranked)?;
+        let Self { parquet, csv, .. } = self;
+        if self.reader.pool.is_some() && csv.wants_more() {
+            std::thread::scope(|scope| {
+                let text = scope.spawn(|| csv.write(&ranked));
+                parquet.write_group(&ranked)?;
+                text.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })?;
+        } else {
+            parquet.write_group(&ranked)?;
+            csv.write(&ranked)?;
+        }
         self.note(stored, entries)
     }
 
