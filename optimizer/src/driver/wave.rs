@@ -31,7 +31,7 @@ use crate::trial::{self, Resolver};
 /// Backtests per tile at most: what they share is found out once, and a panic repeats no more than these.
 const TILE: usize = 1024;
 /// Tiles per thread at least, where there are enough units: all cores stay busy to the end of a wave.
-const TILES_PER_THREAD: usize = 8;
+const TILES_PER_THREAD: usize = 16;
 /// Settings resolved one after another.
 const PIECE: usize = 256;
 /// Conditions remembered from wave to wave.
