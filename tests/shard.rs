@@ -13,7 +13,7 @@ use std::process::Command;
 
 #[cfg(unix)]
 use cli::identities;
-use cli::{Desk, HEAVY, SMALL, assert_same, changed, chunk_count, lasting, tree, wait_until};
+use cli::{Desk, HEAVY, SMALL, assert_same, assert_same_walk, chunk_count, tree, wait_until};
 
 /// Chunks of the small grid.
 const CHUNKS: usize = 6;
@@ -74,15 +74,6 @@ fn shards_merged_are_the_sweep_in_one_piece() {
     assert_same(&whole, &desk.run_folder("again"));
     ok(&desk, &merge_line(&desk, &backwards, "--out again"));
     assert_same(&whole, &desk.run_folder("again"));
-}
-
-fn assert_same_walk(a: &Path, b: &Path) {
-    assert_eq!(a.file_name(), b.file_name(), "equal runs have equal names");
-    let (left, right) = (lasting(a), lasting(b));
-    for name in ["windows.parquet", "windows.csv", "equity.parquet", "trades.csv", "summary.json", "manifest.json"] {
-        assert!(left.contains_key(name), "{name} is missing: {:?}", left.keys());
-    }
-    assert!(left == right, "not the same bytes: {:?}", changed(&left, &right));
 }
 
 #[test]

@@ -9,11 +9,10 @@ mod support;
 #[cfg(unix)]
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 #[cfg(unix)]
 use cli::identities;
-use cli::{Desk, HEAVY, SMALL, changed, lasting};
+use cli::{Desk, HEAVY, SMALL, assert_same_walk};
 use engine::backtest::RunConfig;
 use engine::units::DAY_NS;
 use serde_json::Value;
@@ -27,15 +26,6 @@ fn heavy() -> Desk {
     desk
 }
 
-fn assert_same(a: &Path, b: &Path) {
-    assert_eq!(a.file_name(), b.file_name(), "equal runs have equal names");
-    let (left, right) = (lasting(a), lasting(b));
-    for name in ["windows.parquet", "windows.csv", "equity.parquet", "trades.csv", "summary.json", "manifest.json"] {
-        assert!(left.contains_key(name), "{name} is missing: {:?}", left.keys());
-    }
-    assert!(left == right, "not the same bytes: {:?}", changed(&left, &right));
-}
-
 #[cfg(unix)]
 #[test]
 fn threads_memory_and_kills_change_no_byte() {
@@ -45,7 +35,7 @@ fn threads_memory_and_kills_change_no_byte() {
     let shown = desk.run("walkforward heavy.yaml --out two --threads 2 --memory 24MB");
     assert_eq!(shown.code, Some(0), "{}", shown.stderr);
     let whole = desk.run_folder("one");
-    assert_same(&whole, &desk.run_folder("two"));
+    assert_same_walk(&whole, &desk.run_folder("two"));
     let chunks = identities(&whole).len();
     // Any moment will do; the first may fall into any wave, the later ones soon after the start.
     let mut random = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -72,12 +62,12 @@ fn threads_memory_and_kills_change_no_byte() {
     assert_eq!(shown.code, Some(0), "{}", shown.stderr);
     let all = identities(&desk.run_folder("killed"));
     assert!(finished.iter().all(|(name, identity)| all.get(name) == Some(identity)), "written again");
-    assert_same(&whole, &desk.run_folder("killed"));
+    assert_same_walk(&whole, &desk.run_folder("killed"));
     // Started again it has nothing to do and leaves the same.
     let shown = desk.run("walkforward heavy.yaml --out killed");
     assert!(shown.stdout.starts_with("nothing to evaluate"), "{}", shown.stdout);
     assert!(identities(&desk.run_folder("killed")) == all);
-    assert_same(&whole, &desk.run_folder("killed"));
+    assert_same_walk(&whole, &desk.run_folder("killed"));
 }
 
 const SMALL_WINDOWS: &str = "walk_forward: {train: 40d, test: 20d}\n";

@@ -232,11 +232,23 @@ pub(crate) fn lasting(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// Asserts byte identity, naming the files that differ.
+/// Asserts byte identity of two sweeps, naming the files that differ.
 pub(crate) fn assert_same(a: &Path, b: &Path) {
+    assert_same_files(a, b, &["leaderboard.parquet", "leaderboard.csv"]);
+}
+
+/// Asserts byte identity of two walk-forwards, naming the files that differ.
+pub(crate) fn assert_same_walk(a: &Path, b: &Path) {
+    let names = ["windows.parquet", "windows.csv", "equity.parquet", "trades.csv", "summary.json", "manifest.json"];
+    assert_same_files(a, b, &names);
+}
+
+fn assert_same_files(a: &Path, b: &Path, names: &[&str]) {
     assert_eq!(a.file_name(), b.file_name(), "equal runs have equal names");
     let (left, right) = (lasting(a), lasting(b));
-    assert!(left.contains_key("leaderboard.parquet") && left.contains_key("leaderboard.csv"), "{:?}", left.keys());
+    for name in names {
+        assert!(left.contains_key(*name), "{name} is missing: {:?}", left.keys());
+    }
     assert!(left == right, "not the same bytes: {:?}", changed(&left, &right));
 }
 

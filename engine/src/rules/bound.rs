@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::indicators::{ColumnKey, ZONE};
-use crate::rules::query::{BoundCondition, Term, Values, bits_with_at_least};
+use crate::rules::compare::{BoundCondition, Term, Values};
+use crate::rules::query::bits_with_at_least;
 use crate::rules::{Expr, GuardCache, GuardEvaluator, LateGuard, Rule, RuleSet};
 use crate::strategy::ColumnView;
 use crate::units::round_decimal;

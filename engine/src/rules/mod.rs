@@ -2,15 +2,17 @@
 //! time limit. Both ways of running a backtest read the same statement.
 
 mod bound;
+mod compare;
 mod guards;
 mod mask;
 mod query;
 
 pub use bound::{BoundRules, Hit, narrowest};
+pub(crate) use compare::{Term, Values, read_ahead};
 pub use guards::{ClusterReport, ClusterStatus, GuardCache, GuardEvaluator};
 pub use mask::BitMask;
 pub use query::MaskCache;
-pub(crate) use query::{ConditionSet, Node, Term, Values, read_ahead};
+pub(crate) use query::{ConditionSet, Node};
 
 use crate::indicators::{ColumnKey, GarchKey};
 use crate::units::{Bits, Direction};

@@ -252,7 +252,7 @@ fn group<W: Work>(
                 let unit = *by_hash.entry(rules_hash).or_insert_with(|| {
                     units.push(match known.recall(job.work, &rules_hash) {
                         Some(outcome) => Unit { prepared: None, sharers: Vec::new(), outcome: OnceLock::from(outcome) },
-                        None => unit(job, trial, prepared.take()),
+                        None => unit_of(job, trial, prepared.take()),
                     });
                     units.len() - 1
                 });
@@ -269,7 +269,7 @@ fn group<W: Work>(
 }
 
 /// A unit to be evaluated, as `trial` resolves: anew if it was thought to be known.
-fn unit<W: Work>(job: &Job<'_, W>, trial: u64, prepared: Option<Prepared>) -> Unit<W::Outcome> {
+fn unit_of<W: Work>(job: &Job<'_, W>, trial: u64, prepared: Option<Prepared>) -> Unit<W::Outcome> {
     let again = || {
         let missing = || Error::Internal(format!("there is no trial {trial}"));
         let setting = job.trials.setting(trial).ok_or_else(missing)?;
