@@ -256,33 +256,38 @@ lanes! {
 }
 
 impl<S: Simd> Account<S> {
-    /// Books a round trip. The mask tells where that is all; elsewhere single bars must be looked at.
+    /// Where a round trip stays below the peak and is open over one night at most, so that no single bar must be looked at.
     #[inline(always)]
-    pub(super) fn book(&mut self, simd: S, deal: &Deal<S>) -> S::m64s {
-        let (none, one) = (simd.splat_u64s(0), simd.splat_u64s(1));
+    pub(super) fn is_quiet(&self, simd: S, deal: &Deal<S>) -> S::m64s {
         let below_peak = |equity: S::f64s| simd.less_than_f64s(equity, self.peak);
-        let flat = self.balance;
-        let (held, fees) = after_fee(simd, (flat, self.fees), deal.entry_fee);
+        let (held, _) = after_fee(simd, (self.balance, self.fees), deal.entry_fee);
         let (low, high) = (simd.add_f64s(held, deal.least), simd.add_f64s(held, deal.greatest));
         // An undefined bound decides nothing.
-        let below = simd.and_m64s(simd.and_m64s(below_peak(flat), below_peak(low)), below_peak(high));
+        let below = simd.and_m64s(simd.and_m64s(below_peak(self.balance), below_peak(low)), below_peak(high));
         let several = simd.equal_f64s(deal.night, simd.splat_f64s(SEVERAL));
-        let one_night = simd.equal_f64s(deal.night, deal.night);
         // `below` without `several`.
-        let quiet = simd.xor_m64s(below, simd.and_m64s(below, several));
+        simd.xor_m64s(below, simd.and_m64s(below, several))
+    }
+
+    /// Books a round trip: that is all where it is quiet; elsewhere single bars must be looked at.
+    #[inline(always)]
+    pub(super) fn book(&mut self, simd: S, deal: &Deal<S>) {
+        let (none, one) = (simd.splat_u64s(0), simd.splat_u64s(1));
+        let flat = self.balance;
+        let (held, fees) = after_fee(simd, (flat, self.fees), deal.entry_fee);
+        let one_night = simd.equal_f64s(deal.night, deal.night);
 
         self.flat_until(simd, deal.entry_day);
         self.ends.push(simd, one_night, simd.add_f64s(held, deal.night));
         self.day = simd.add_u64s(deal.entry_day, simd.select_u64s(one_night, one, none));
         let lower = |a: S::f64s, b: S::f64s| simd.select_f64s(simd.less_than_f64s(a, b), a, b);
-        self.lowest = lower(lower(flat, low), self.lowest);
+        self.lowest = lower(lower(flat, simd.add_f64s(held, deal.least)), self.lowest);
         let same_day = simd.equal_u64s(deal.entry_day, self.entry_day);
         self.entry_days = simd.add_u64s(self.entry_days, simd.select_u64s(same_day, none, one));
         self.entry_day = deal.entry_day;
         self.tally = simd.add_u64s(self.tally, deal.tally);
         (self.balance, self.fees) = after_exit(simd, (held, fees), deal.facts.result, deal.exit_fee);
         self.sums.push(simd, &deal.facts);
-        quiet
     }
 
     /// The days before `day` end without a position.
@@ -501,7 +506,9 @@ impl Progress {
     pub(super) fn round_trip(&mut self, course: &Course<'_>, deal: &Deal, held: &Held) {
         let simd = Scalar::new();
         let mut account = self.account();
-        if account.book(simd, deal) {
+        let quiet = account.is_quiet(simd, deal);
+        account.book(simd, deal);
+        if quiet {
             self.set_account(account, held);
             return;
         }

@@ -114,13 +114,14 @@ fn run<S: Simd>(
     for step in 0..steps {
         let trips: [&Deal; LANES] = std::array::from_fn(|lane| &deals.trip(places[heads[lane] + step]).0);
         let trips = Deal::gather(|lane| trips[lane]);
-        let mut after = accounts;
-        let quiet = after.book(simd, &trips);
+        let quiet = accounts.is_quiet(simd, &trips);
         let loud = !lane_bits::<S>(quiet) & busy;
         if loud != 0 {
+            let mut after = accounts;
+            after.book(simd, &trips);
             return (Account::select(simd, quiet, after, accounts), step + 1, loud);
         }
-        accounts = after;
+        accounts.book(simd, &trips);
     }
     (accounts, steps, 0)
 }
