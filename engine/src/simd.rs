@@ -105,6 +105,9 @@ pub(crate) fn floor<S: Simd>(simd: S, x: S::f64s) -> S::f64s {
     simd.select_f64s(simd.less_than_f64s(x, near), simd.sub_f64s(near, simd.splat_f64s(1.0)), near)
 }
 
+/// Lanes of the widest vectors.
+pub(crate) const MOST_LANES: usize = 8;
+
 /// A vector of what `of` has for each of its lanes.
 #[inline(always)]
 pub(crate) fn gather_lanes<V: Pod, T: Pod>(of: impl Fn(usize) -> T) -> V {
@@ -114,6 +117,18 @@ pub(crate) fn gather_lanes<V: Pod, T: Pod>(of: impl Fn(usize) -> T) -> V {
         *value = of(lane);
     }
     vector
+}
+
+/// Four vectors from rows of four values: lane `k` of the first one is the first value of row `k`, and so on.
+#[inline(always)]
+pub(crate) fn columns_of<S: Simd>(simd: S, row: impl Fn(usize) -> [f64; 4]) -> [S::f64s; 4] {
+    // Where a register holds two rows, `pulp` brings their values into this order of lanes.
+    let lanes: [usize; MOST_LANES] = if S::F64_LANES == 8 { [0, 2, 1, 3, 4, 6, 5, 7] } else { [0, 1, 2, 3, 4, 5, 6, 7] };
+    let mut rows: [S::f64s; 4] = bytemuck::Zeroable::zeroed();
+    for (values, lane) in bytemuck::cast_slice_mut::<_, [f64; 4]>(&mut rows).iter_mut().zip(lanes) {
+        *values = row(lane);
+    }
+    simd.deinterleave_shfl_f64s(rows)
 }
 
 /// The answers of the lanes, the first one in the lowest bit.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::backtest::jump::{Course, Deal, Held, Leave, Outline, Wish};
+use crate::backtest::jump::{Course, Held, Leave, Outline, Packed, Wish};
 use crate::backtest::landmarks::{Bracket, Landmarks};
 use crate::backtest::walk::check_signal;
 use crate::data::Bars;
@@ -179,6 +179,14 @@ impl Slot {
     const EMPTY: Self = Self { end: End::UNKNOWN, trip: 0 };
 }
 
+/// A round trip under fixed terms: two lines of the cache.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Trip {
+    pub(super) deal: Packed,
+    pub(super) held: Held,
+}
+
 /// Positions found, and the round trips of those that were asked for under fixed terms.
 #[derive(Debug, Default)]
 pub(super) struct Deals {
@@ -187,7 +195,7 @@ pub(super) struct Deals {
     /// From which outline on which terms hold.
     terms: Vec<(usize, Terms)>,
     /// Reckoned so far.
-    trips: Vec<(Deal, Held)>,
+    trips: Vec<Trip>,
 }
 
 impl Deals {
@@ -211,7 +219,7 @@ impl Deals {
 
     /// The round trip at a place. It must be reckoned.
     #[inline]
-    pub(super) fn trip(&self, place: u32) -> &(Deal, Held) {
+    pub(super) fn trip(&self, place: u32) -> &Trip {
         &self.trips[place as usize]
     }
 
@@ -262,7 +270,8 @@ impl WithSimd for ReckonAll<'_> {
                 let taken = rest.len().min(S::F64_LANES);
                 for (lane, (outline, bars)) in rest.iter().enumerate().take(taken) {
                     let bars = bars.start as usize..bars.end as usize;
-                    trips.push((deals.lane(lane), Held::new(outline.direction(), fills.lane(lane), bars)));
+                    let held = Held::new(outline.direction(), fills.lane(lane), bars);
+                    trips.push(Trip { deal: deals.lane(lane).pack(), held });
                 }
                 rest = &rest[taken..];
             }

@@ -17,7 +17,7 @@ use crate::metrics::{
     Below, Counters, DayEnds, Drawdown, EquityFacts, Summary, TradeCounts, TradeFacts, TradeSums, summarise_sums,
 };
 use crate::portfolio::{after_exit, after_fee};
-use crate::simd::{gather_lanes, lanes};
+use crate::simd::{columns_of, gather_lanes, lanes};
 use crate::units::Direction;
 
 /// Where and why a position leaves, before slippage.
@@ -215,6 +215,38 @@ lanes! {
         /// Open profit over the night, in the manner of [`Outline`].
         night: f64s,
         ..pub(super) facts: TradeFacts,
+    }
+}
+
+/// A [`Deal`] in rows of four, so that those of several settings are brought into lanes by moving rows.
+pub(super) type Packed = [[f64; 4]; 3];
+
+impl Deal {
+    #[inline(always)]
+    pub(super) fn pack(&self) -> Packed {
+        let TradeFacts { result, r, r_stop } = self.facts;
+        [
+            [f64::from_bits(self.entry_day), f64::from_bits(self.tally), self.entry_fee, self.exit_fee],
+            [self.least, self.greatest, self.night, result],
+            [r, r_stop, 0.0, 0.0],
+        ]
+    }
+
+    #[inline(always)]
+    pub(super) fn unpack(packed: &Packed) -> Self {
+        Deal::<Scalar>::side_by_side(Scalar::new(), |_| packed)
+    }
+}
+
+impl<S: Simd> Deal<S> {
+    /// Lane by lane what `of` has for it.
+    #[inline(always)]
+    pub(super) fn side_by_side<'p>(simd: S, of: impl Fn(usize) -> &'p Packed) -> Self {
+        let [entry_day, tally, entry_fee, exit_fee] = columns_of(simd, |lane| of(lane)[0]);
+        let [least, greatest, night, result] = columns_of(simd, |lane| of(lane)[1]);
+        let [r, r_stop, ..] = columns_of(simd, |lane| of(lane)[2]);
+        let [entry_day, tally] = [entry_day, tally].map(pulp::bytemuck::cast);
+        Self { entry_day, tally, entry_fee, exit_fee, least, greatest, night, facts: TradeFacts { result, r, r_stop } }
     }
 }
 

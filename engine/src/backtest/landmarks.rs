@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_buffer::{Buffer, ScalarBuffer};
+use arrow_buffer::ScalarBuffer;
 use pulp::Simd;
 
 use crate::data::{Bars, Quotes};
@@ -91,23 +91,19 @@ impl Landmarks {
         let per_bar = size_of::<f64>() + size_of::<u32>();
         let reservation = Reservation::take(budget, len * per_bar + 3 * Zones::bytes_for(len));
         let mid: Vec<f64> = bars.bid.close.iter().zip(bars.ask.close.iter()).map(|(b, a)| (b + a) / 2.0).collect();
-        let (mut day_of, mut day_last) = (Vec::with_capacity(len), Vec::new());
-        let mut day = None;
-        for (i, time) in bars.open_time.iter().enumerate() {
-            let of_bar = time.div_euclid(DAY_NS);
-            if day != Some(of_bar) {
-                day = Some(of_bar);
-                day_last.push(i);
-            }
-            if let Some(last) = day_last.last_mut() {
-                *last = i;
-            }
-            day_of.push(day_last.len() as u32 - 1);
+        let (mut day_of, mut day_last): (Vec<u32>, Vec<usize>) = (Vec::with_capacity(len), Vec::new());
+        let mut rest = &*bars.open_time;
+        while let Some(first) = rest.first() {
+            let next_day = (first.div_euclid(DAY_NS) + 1).saturating_mul(DAY_NS);
+            let (of_day, later) = rest.split_at(rest.iter().position(|time| *time >= next_day).unwrap_or(rest.len()));
+            day_of.resize(day_of.len() + of_day.len(), day_last.len() as u32);
+            day_last.push(day_of.len() - 1);
+            rest = later;
         }
         let mid_zones = Zones::new(&mid);
         let (bid, ask) = (Ranges::new(&bars.bid), Ranges::new(&bars.ask));
         Self {
-            mid: ScalarBuffer::from(Buffer::from_slice_ref(&mid)),
+            mid: ScalarBuffer::from(mid),
             mid_zones,
             day_of,
             day_last,

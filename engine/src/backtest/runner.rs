@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use pulp::Scalar;
 
-use crate::backtest::exits::{Deals, End, Entry, ExitRule, ExitTable, Ground, Position, Search, at_close};
+use crate::backtest::exits::{Deals, End, Entry, ExitRule, ExitTable, Ground, Position, Search, Trip, at_close};
 use crate::backtest::jump::{Course, Deal, Fill, Held, Leave, Outline, Progress, Wish};
 use crate::backtest::tile::Evaluated;
 use crate::error::{Error, Result};
@@ -156,8 +156,8 @@ impl<'a> Runner<'a> {
             Entered::StaysOpen(position) => {
                 deals.reckon();
                 for place in trips.drain(before..) {
-                    let (deal, held) = deals.trip(place);
-                    self.progress.round_trip(&self.course, deal, held);
+                    let Trip { deal, held } = deals.trip(place);
+                    self.progress.round_trip(&self.course, &Deal::unpack(deal), held);
                 }
                 self.stay_open(&position, bar);
             }

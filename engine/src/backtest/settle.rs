@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::backtest::exits::Deals;
-use crate::backtest::jump::{Account, Course, Deal, Progress};
+use crate::backtest::exits::{Deals, Trip};
+use crate::backtest::jump::{Account, Course, Deal, Packed, Progress};
 use crate::simd::lane_bits;
 
 /// Round trips that a run still has to take.
@@ -54,8 +54,8 @@ impl WithSimd for Settle<'_, '_, '_> {
         let mut accounts: Account<S> = Account::zeroed();
         let close = |queue: &mut Queue<'_, '_>, accounts: &Account<S>, lane: usize, opened: usize| {
             if queue.trips.start > opened {
-                let (_, last) = deals.trip(places[queue.trips.start - 1]);
-                queue.progress.set_account(accounts.lane(lane), last);
+                let last = deals.trip(places[queue.trips.start - 1]);
+                queue.progress.set_account(accounts.lane(lane), &last.held);
             }
         };
         loop {
@@ -89,8 +89,8 @@ impl WithSimd for Settle<'_, '_, '_> {
                 if loud >> lane & 1 == 1 {
                     queue.trips.start -= 1;
                     close(queue, &accounts, lane, opened[lane]);
-                    let (deal, held) = deals.trip(places[queue.trips.start]);
-                    queue.progress.round_trip(queue.course, deal, held);
+                    let Trip { deal, held } = deals.trip(places[queue.trips.start]);
+                    queue.progress.round_trip(queue.course, &Deal::unpack(deal), held);
                     queue.trips.start += 1;
                     accounts.set_lane(lane, &queue.progress.account());
                     opened[lane] = queue.trips.start;
@@ -112,8 +112,8 @@ fn run<S: Simd>(
     (places, deals): (&[u32], &Deals),
 ) -> (Account<S>, usize, u64) {
     for step in 0..steps {
-        let trips: [&Deal; LANES] = std::array::from_fn(|lane| &deals.trip(places[heads[lane] + step]).0);
-        let trips = Deal::gather(|lane| trips[lane]);
+        let trips: [&Packed; LANES] = std::array::from_fn(|lane| &deals.trip(places[heads[lane] + step]).deal);
+        let trips = Deal::side_by_side(simd, |lane| trips[lane]);
         let quiet = accounts.is_quiet(simd, &trips);
         let loud = !lane_bits::<S>(quiet) & busy;
         if loud != 0 {

@@ -142,13 +142,13 @@ pub(super) fn evaluate<W: Work>(
     let (writer, queue) = channel();
     let writing = Writing { queue: Mutex::new(queue), failure: Mutex::new(None) };
     std::thread::scope(|scope| {
-        scope.spawn(|| wave.write_queue(&writing));
-        workers.pool.install(|| wave.work(&tiles, &asked, &writer));
-        drop(writer);
         if job.threads > 1 {
-            // Nothing is left to evaluate: all threads write.
-            workers.pool.broadcast(|_| wave.write_queue(&writing));
+            scope.spawn(|| wave.write_queue(&writing));
         }
+        workers.pool.install(|| wave.work(&tiles, &asked, &writer, &writing));
+        drop(writer);
+        // Nothing is left to evaluate: all threads write.
+        workers.pool.broadcast(|_| wave.write_queue(&writing));
     });
     if let Some(error) = writing.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error.into());
@@ -345,7 +345,7 @@ fn waiting_units<O>(planned: &[Planned<O>], units: &[Unit<O>], bounds: &[usize])
 }
 
 impl<W: Work> Wave<'_, W> {
-    fn work(&self, tiles: &Tiles, asked: &Asked, writer: &Sender<usize>) {
+    fn work(&self, tiles: &Tiles, asked: &Asked, writer: &Sender<usize>, writing: &Writing) {
         let Job { work, observer, .. } = *self.job;
         for trial in &self.planned {
             if let From::Failed(outcome) = &trial.from {
@@ -367,6 +367,10 @@ impl<W: Work> Wave<'_, W> {
             let started = Instant::now();
             self.evaluate(tile, &shared, writer);
             observer.took(Phase::Evaluate, started.elapsed());
+            if self.job.threads == 1 {
+                // One thread is one thread: nobody else writes meanwhile.
+                self.write_ready(writing);
+            }
         });
     }
 
@@ -536,27 +540,40 @@ impl<W: Work> Wave<'_, W> {
         }
     }
 
-    /// Writes chunks as they come, off the computing threads; after an error it takes the rest without writing.
+    /// Writes chunks as they come, until no more will come.
     fn write_queue(&self, writing: &Writing) {
         let next = || writing.queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         while let Ok(slot) = next() {
-            if writing.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-                continue;
-            }
-            let started = Instant::now();
-            let (index, range) = (self.chunks[slot], self.bounds[slot]..self.bounds[slot + 1]);
-            let missing = failed(self.job.work, &Error::Internal("a chunk was committed before its trials".to_owned()));
-            let trials: Vec<Done<'_, W::Outcome>> =
-                self.planned[range].iter().map(|planned| self.done(planned, &missing)).collect();
-            match self.job.work.write(index, &trials) {
-                Ok(()) => self.job.observer.committed(index, trials.len() as u64),
-                Err(error) => {
-                    let mut failure = writing.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                    failure.get_or_insert(error);
-                }
-            }
-            self.job.observer.took(Phase::Write, started.elapsed());
+            self.write_chunk(slot, writing);
         }
+    }
+
+    /// Writes the chunks that are complete.
+    fn write_ready(&self, writing: &Writing) {
+        let next = || writing.queue.lock().unwrap_or_else(PoisonError::into_inner).try_recv();
+        while let Ok(slot) = next() {
+            self.write_chunk(slot, writing);
+        }
+    }
+
+    /// Writes a chunk, unless one could not be written before.
+    fn write_chunk(&self, slot: usize, writing: &Writing) {
+        if writing.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            return;
+        }
+        let started = Instant::now();
+        let (index, range) = (self.chunks[slot], self.bounds[slot]..self.bounds[slot + 1]);
+        let missing = failed(self.job.work, &Error::Internal("a chunk was committed before its trials".to_owned()));
+        let trials: Vec<Done<'_, W::Outcome>> =
+            self.planned[range].iter().map(|planned| self.done(planned, &missing)).collect();
+        match self.job.work.write(index, &trials) {
+            Ok(()) => self.job.observer.committed(index, trials.len() as u64),
+            Err(error) => {
+                let mut failure = writing.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                failure.get_or_insert(error);
+            }
+        }
+        self.job.observer.took(Phase::Write, started.elapsed());
     }
 
     fn done<'d>(&'d self, planned: &'d Planned<W::Outcome>, missing: &'d W::Outcome) -> Done<'d, W::Outcome> {

@@ -138,8 +138,8 @@ impl<'a> Gatherer<'a> {
         interleave_record_batch(&parts, places).map_err(|e| self.reader.damaged(0, &e.to_string()))
     }
 
-    /// As many chunks at a time as there is room for: their rows go, sorted by rank and cut by row group, to a file;
-    /// then each row group is put together from its pieces.
+    /// As many chunks at a time as there is room for: their rows are put aside, sorted by rank and cut by row group, those
+    /// of the first groups in memory, the others in a file; then each row group is put together from its pieces.
     fn through_a_file(
         &self,
         entries: &[Entry],
@@ -156,12 +156,12 @@ impl<'a> Gatherer<'a> {
                 pieces[group].extend(piece);
             }
         }
-        let rows =
-            groups.iter().zip(&pieces).map(|(group, pieces)| Ok((*group, self.put_together(&spill, group, pieces)?)));
+        let rows = groups.into_iter().zip(pieces);
+        let rows = rows.map(|(group, pieces)| Ok((group, self.put_together(&spill, group, pieces)?)));
         in_turn(self.room.ahead, rows, |(group, rows)| write(&rows, group))
     }
 
-    /// Appends the rows of `some` chunks to the spill; by row group.
+    /// Puts aside the rows of `some` chunks; by row group.
     fn put_aside(
         &self,
         spill: &Spill,
@@ -170,23 +170,31 @@ impl<'a> Gatherer<'a> {
         some: &[u32],
     ) -> Result<Vec<Option<Piece>>, LeaderboardError> {
         let block = self.read(entries, some)?;
-        let put = |group: &&[Entry]| {
+        let put = |(number, group): (usize, &&[Entry])| {
             let rows = self.pick(&block, group)?;
-            if rows.num_rows() == 0 {
+            let (Some(first_chunk), Some(last_chunk), 1..) = (some.first(), some.last(), rows.num_rows()) else {
                 return Ok(None);
-            }
-            let bytes = encode(&rows).map_err(|e| self.reader.damaged(0, &e.to_string()))?;
-            Ok(Some(spill.append(&bytes, some)?))
+            };
+            let place = if (number + 1).saturating_mul(self.room.group) <= self.room.held {
+                Place::Memory(rows)
+            } else {
+                spill.append(&encode(&rows).map_err(|e| self.reader.damaged(0, &e.to_string()))?)?
+            };
+            Ok(Some(Piece { place, first_chunk: *first_chunk, last_chunk: *last_chunk }))
         };
         match &self.reader.pool {
-            Some(pool) => pool.install(|| groups.par_iter().map(put).collect()),
-            None => groups.iter().map(put).collect(),
+            Some(pool) => pool.install(|| groups.par_iter().enumerate().map(put).collect()),
+            None => groups.iter().enumerate().map(put).collect(),
         }
     }
 
     /// The rows of a group from its pieces.
-    fn put_together(&self, spill: &Spill, group: &[Entry], pieces: &[Piece]) -> Result<RecordBatch, LeaderboardError> {
-        let parts: Vec<RecordBatch> = pieces.iter().map(|piece| spill.read(piece)).collect::<Result<_, _>>()?;
+    fn put_together(
+        &self,
+        spill: &Spill,
+        group: &[Entry],
+        pieces: Vec<Piece>,
+    ) -> Result<RecordBatch, LeaderboardError> {
         // Within a piece rows stand in the order of rank, as they do in the group.
         let mut next = vec![0; pieces.len()];
         let places: Vec<(usize, usize)> = group
@@ -197,7 +205,11 @@ impl<'a> Gatherer<'a> {
                 Some((at, next[at] - 1))
             })
             .collect();
-        self.interleave(&parts, &places)
+        let parts = pieces.into_iter().map(|Piece { place, .. }| match place {
+            Place::Memory(rows) => Ok(rows),
+            Place::File { number, offset, len } => spill.read(number, offset, len),
+        });
+        self.interleave(&parts.collect::<Result<Vec<_>, _>>()?, &places)
     }
 }
 
@@ -228,14 +240,24 @@ fn encode(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     writer.into_inner()
 }
 
-/// Where rows of one group from some chunks stand.
+/// Rows of one group from some chunks, in the order of rank.
 #[derive(Debug, Clone)]
 struct Piece {
-    file: usize,
-    offset: u64,
-    len: usize,
+    place: Place,
     first_chunk: u32,
     last_chunk: u32,
+}
+
+/// Where rows are put aside.
+#[derive(Debug, Clone)]
+enum Place {
+    Memory(RecordBatch),
+    /// In the spill file of this number.
+    File {
+        number: usize,
+        offset: u64,
+        len: usize,
+    },
 }
 
 impl Piece {
@@ -267,30 +289,23 @@ impl Spill {
         (0..threads.max(1)).map(create).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Appends the rows of one group from `chunks`, which ascend, to the file of this thread.
-    fn append(&self, bytes: &[u8], chunks: &[u32]) -> Result<Piece, FileError> {
+    /// Appends to the file of this thread.
+    fn append(&self, bytes: &[u8]) -> Result<Place, FileError> {
         let number = rayon::current_thread_index().unwrap_or(0) % self.0.len();
         let mut file = self.file(number);
         let SpillFile { path, file, len } = &mut *file;
         file.write_all(bytes).map_err(|e| FileError::io(&*path, "write it", e))?;
-        let (first_chunk, last_chunk) = (chunks.first().copied(), chunks.last().copied());
-        let piece = Piece {
-            file: number,
-            offset: *len,
-            len: bytes.len(),
-            first_chunk: first_chunk.unwrap_or_default(),
-            last_chunk: last_chunk.unwrap_or_default(),
-        };
+        let offset = *len;
         *len += bytes.len() as u64;
-        Ok(piece)
+        Ok(Place::File { number, offset, len: bytes.len() })
     }
 
-    fn read(&self, piece: &Piece) -> Result<RecordBatch, LeaderboardError> {
-        let mut file = self.file(piece.file);
+    fn read(&self, number: usize, offset: u64, len: usize) -> Result<RecordBatch, LeaderboardError> {
+        let mut file = self.file(number);
         let SpillFile { path, file, .. } = &mut *file;
         let refused = |e| FileError::io(&*path, "read it", e);
-        file.seek(SeekFrom::Start(piece.offset)).map_err(refused)?;
-        let mut bytes = vec![0; piece.len];
+        file.seek(SeekFrom::Start(offset)).map_err(refused)?;
+        let mut bytes = vec![0; len];
         file.read_exact(&mut bytes).map_err(refused)?;
         let decode = || StreamReader::try_new(Cursor::new(bytes), None)?.next().transpose();
         let format = |reason: String| FileError::Format { path: path.clone(), reason };

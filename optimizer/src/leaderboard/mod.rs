@@ -2,7 +2,7 @@
 //!
 //! Ranks come from a key per row ([`crate::objective::RankKey`], some tens of bytes). Where not even the keys of all rows fit the cap,
 //! the next best rows are selected pass by pass. The rows themselves are gathered from the chunk files, each read once:
-//! into memory, or, where they do not fit, into a file from which they are taken row group by row group. Row groups
+//! into memory, and those that do not fit there into files from which they are taken row group by row group. Row groups
 //! have a fixed size, so how they were gathered does not show.
 
 mod csv_file;
@@ -261,6 +261,8 @@ struct Room {
     keys: usize,
     /// Rows gathered at once.
     span: usize,
+    /// Rows that may stay in memory beside them until they are written.
+    held: usize,
     /// Rows per row group.
     group: usize,
     /// There is room for one more copy of `span` rows: what comes next is prepared meanwhile.
@@ -268,13 +270,14 @@ struct Room {
 }
 
 impl Room {
-    fn ask(sources: &Sources<'_>, ledger: &Ledger) -> Result<(Self, [Reservation; 3]), LeaderboardError> {
+    fn ask(sources: &Sources<'_>, ledger: &Ledger) -> Result<(Self, [Reservation; 4]), LeaderboardError> {
         let refused = || LeaderboardError::Memory {
             needed: least_memory(sources.schema, &sources.plan),
             free: ledger.cap().saturating_sub(ledger.used()),
         };
         let rows = usize::try_from(sources.plan.total()).unwrap_or(usize::MAX);
-        let row = COPIES * sources.schema.row_bytes();
+        let copy = sources.schema.row_bytes();
+        let row = COPIES * copy;
         let chunk = ledger.try_reserve(chunk_bytes(sources.schema, &sources.plan)).ok_or_else(refused)?;
         let mut spans = ledger.try_reserve(ROW_GROUP.min(rows).saturating_mul(row)).ok_or_else(refused)?;
         // Keys before spans: a second selection reads every chunk again.
@@ -292,11 +295,14 @@ impl Room {
         if span < rows && spans.resize(rows.saturating_mul(row)) {
             span = rows;
         } else if sources.threads > 1 {
-            ahead = spans.resize(span.saturating_mul((COPIES + 1) * sources.schema.row_bytes()));
+            ahead = spans.resize(span.saturating_mul((COPIES + 1) * copy));
         }
+        let free = ledger.cap().saturating_sub(ledger.used());
+        let held = if span < rows { rows.min(free / copy.max(1)) } else { 0 };
+        let stay = ledger.try_reserve(held * copy).ok_or_else(refused)?;
         let keys_held = most_keys.unwrap_or(keys.bytes() / KEY_BYTES).max(1);
-        let room = Self { keys: keys_held, span: span.max(1), group: ROW_GROUP, ahead };
-        Ok((room, [chunk, spans, keys]))
+        let room = Self { keys: keys_held, span: span.max(1), held, group: ROW_GROUP, ahead };
+        Ok((room, [chunk, spans, keys, stay]))
     }
 }
 

@@ -93,7 +93,7 @@ fn generous() -> Ledger {
     Ledger::new(1 << 40)
 }
 
-const WIDE: Room = Room { keys: 1 << 20, span: 1 << 20, group: 64, ahead: false };
+const WIDE: Room = Room { keys: 1 << 20, span: 1 << 20, held: 0, group: 64, ahead: false };
 
 fn columns_of(csv_text: &str, names: &[&str]) -> Vec<Vec<String>> {
     let mut reader = csv::Reader::from_reader(csv_text.as_bytes());
@@ -109,7 +109,9 @@ fn bytes_do_not_depend_on_memory_or_on_how_the_run_is_cut() {
     // From one row group at a time with few keys per pass and rows through a file, to everything at once.
     for (keys, span) in [(7, 64), (100, 64), (64, 128), (999, 512), (1000, 64), (1000, 300), (1 << 20, 1)] {
         for threads in [1, 2] {
-            let room = Room { keys, span, group: 64, ahead: threads > 1 };
+            // None, some, or all of the row groups stay in memory.
+            let held = [0, 200, 1 << 20][(keys + span + threads) % 3];
+            let room = Room { keys, span, held, group: 64, ahead: threads > 1 };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok().filter(|_| threads > 1);
             let (again, parquet_again, csv_again) = run.write_on(&room, pool);
             assert!(parquet == parquet_again, "keys {keys}, span {span}, {threads} threads");
