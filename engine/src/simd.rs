@@ -123,7 +123,8 @@ pub(crate) fn gather_lanes<V: Pod, T: Pod>(of: impl Fn(usize) -> T) -> V {
 #[inline(always)]
 pub(crate) fn columns_of<S: Simd>(simd: S, row: impl Fn(usize) -> [f64; 4]) -> [S::f64s; 4] {
     // Where a register holds two rows, `pulp` brings their values into this order of lanes.
-    let lanes: [usize; MOST_LANES] = if S::F64_LANES == 8 { [0, 2, 1, 3, 4, 6, 5, 7] } else { [0, 1, 2, 3, 4, 5, 6, 7] };
+    let lanes: [usize; MOST_LANES] =
+        if S::F64_LANES == 8 { [0, 2, 1, 3, 4, 6, 5, 7] } else { [0, 1, 2, 3, 4, 5, 6, 7] };
     let mut rows: [S::f64s; 4] = bytemuck::Zeroable::zeroed();
     for (values, lane) in bytemuck::cast_slice_mut::<_, [f64; 4]>(&mut rows).iter_mut().zip(lanes) {
         *values = row(lane);
@@ -158,6 +159,36 @@ pub(crate) fn on_all_widths<Op: pulp::WithSimd>(mut operation: impl FnMut() -> O
     #[cfg(target_arch = "aarch64")]
     results.extend(pulp::aarch64::Neon::try_new().map(|simd| Simd::vectorize(simd, operation())));
     results
+}
+
+#[cfg(test)]
+mod tests {
+    use pulp::WithSimd;
+
+    use super::*;
+
+    /// [`columns_of`] rows that number their values.
+    struct Numbered;
+
+    impl WithSimd for Numbered {
+        type Output = [Vec<f64>; 4];
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> [Vec<f64>; 4] {
+            let columns = columns_of(simd, |lane| std::array::from_fn(|at| (10 * lane + at) as f64));
+            columns.map(|column| bytemuck::cast_slice(&[column]).to_vec())
+        }
+    }
+
+    #[test]
+    fn rows_become_columns_in_the_order_of_lanes() {
+        for columns in on_all_widths(|| Numbered) {
+            for (at, column) in columns.iter().enumerate() {
+                let expected: Vec<f64> = (0..column.len()).map(|lane| (10 * lane + at) as f64).collect();
+                assert_eq!(*column, expected);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -102,15 +102,7 @@ impl Landmarks {
         }
         let mid_zones = Zones::new(&mid);
         let (bid, ask) = (Ranges::new(&bars.bid), Ranges::new(&bars.ask));
-        Self {
-            mid: ScalarBuffer::from(mid),
-            mid_zones,
-            day_of,
-            day_last,
-            bid,
-            ask,
-            _reservation: reservation,
-        }
+        Self { mid: ScalarBuffer::from(mid), mid_zones, day_of, day_last, bid, ask, _reservation: reservation }
     }
 
     /// Extremes of the middle price.

@@ -10,7 +10,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::backtest::exits::{Deals, Trip};
 use crate::backtest::jump::{Account, Course, Deal, Packed, Progress};
-use crate::simd::lane_bits;
+use crate::simd::{MOST_LANES as LANES, lane_bits};
 
 /// Round trips that a run still has to take.
 pub(super) struct Queue<'t, 'a> {
@@ -30,9 +30,6 @@ pub(super) fn settle(queues: &mut Vec<Queue<'_, '_>>, places: &mut Vec<u32>, dea
     places.clear();
     deals.clear();
 }
-
-/// Lanes of the widest vectors.
-const LANES: usize = 8;
 
 struct Settle<'s, 't, 'a> {
     queues: &'s mut [Queue<'t, 'a>],

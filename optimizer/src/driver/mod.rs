@@ -4,6 +4,7 @@
 //! setting and how a chunk of it is written is the business of a [`Work`]: one row per trial for a sweep, one small
 //! record per trial and window for a walk-forward.
 
+mod blocks;
 mod known;
 mod wave;
 

@@ -17,6 +17,7 @@ use engine::indicators::{ColumnKey, Series};
 use engine::rules::{Condition, LateGuard};
 use rayon::prelude::*;
 
+use super::blocks;
 use super::known::Known;
 use super::{Done, DriverError, Job, Phase, State, Work, Workers};
 use crate::atomic::{FileError, sync_dir};
@@ -398,12 +399,16 @@ impl<W: Work> Wave<'_, W> {
         let to_do: Vec<(usize, &Prepared)> =
             self.units.iter().enumerate().filter_map(|(at, unit)| Some((at, unit.prepared.as_ref()?))).collect();
         let dear: Vec<Vec<Dear>> = to_do.par_iter().map(|(_, prepared)| dear_of(prepared)).collect();
-        let columns = ranks(to_do.par_iter().map(|(_, prepared)| prepared.columns()));
-        let dear_ranks = ranks(dear.par_iter().map(Vec::as_slice));
+        let (target, most) = self.tile_sizes(to_do.len());
+        let lists = distinct(to_do.par_iter().map(|(_, prepared)| prepared.columns()));
+        let of_tile = (target * lists.len()).div_ceil(to_do.len().max(1));
+        let columns = blocks::places(lists, of_tile);
+        let dear_ranks: HashMap<&[Dear], u64> =
+            distinct(dear.par_iter().map(Vec::as_slice)).into_iter().zip(0..).collect();
         let columns_fit = self.columns_fit(columns.keys().copied().flatten(), dear_ranks.keys().copied().flatten());
         let rank = |(dear, (unit, prepared)): (&Vec<Dear>, &(usize, &Prepared))| Place {
             group: (prepared.exit_hint(), dear_ranks.get(dear.as_slice()).copied().unwrap_or(0)),
-            columns: columns.get(prepared.columns()).copied().unwrap_or(0),
+            columns: columns.get(prepared.columns()).copied().unwrap_or_default(),
             unit: *unit,
         };
         let mut order: Vec<Place> = dear.par_iter().zip(&to_do).map(rank).collect();
@@ -417,21 +422,26 @@ impl<W: Work> Wave<'_, W> {
             place.group = if columns_fit { (exit, dear) } else { (dear, exit) };
         }
         order.par_sort_unstable();
-        Tiles { units: self.cut(&order, columns_fit), columns_fit }
+        Tiles { units: self.cut(&order, columns_fit, (target, most)), columns_fit }
+    }
+
+    /// Units a tile should have, and has at most.
+    fn tile_sizes(&self, units: usize) -> (usize, usize) {
+        let most = (TILE / self.job.work.jobs_per_setting().max(1)).max(1);
+        let busy = units.div_ceil(self.job.threads * TILES_PER_THREAD);
+        let target = if self.job.threads > 1 { busy.clamp(1, most) } else { most };
+        (target, most.min(target.saturating_mul(2)))
     }
 
     /// Tiles end where a group ends (of equal exits, or of equal dear things), if one does within twice their size, and
-    /// before their columns, all of which are held while a tile is worked on, take more than a thread's share of the room.
-    fn cut(&self, order: &[Place], columns_fit: bool) -> Vec<Vec<usize>> {
+    /// earlier where a block of columns ends as well; and before their columns, all of which are held while a tile is worked
+    /// on, take more than a thread's share of the room.
+    fn cut(&self, order: &[Place], columns_fit: bool, (target, most): (usize, usize)) -> Vec<Vec<usize>> {
         let column = self.job.environment.data().market.bars.len() * size_of::<f64>();
         let most_columns = self.room / 2 / self.job.threads / column.max(1);
         let mut columns: HashSet<&ColumnKey> = HashSet::new();
-        let most = (TILE / self.job.work.jobs_per_setting().max(1)).max(1);
-        let busy = order.len().div_ceil(self.job.threads * TILES_PER_THREAD);
-        let target = if self.job.threads > 1 { busy.clamp(1, most) } else { most };
-        let most = most.min(target.saturating_mul(2));
         let mut tiles: Vec<Vec<usize>> = Vec::new();
-        let mut group = None;
+        let (mut group, mut block) = (None, None);
         for place in order {
             if !columns_fit {
                 columns.extend(self.units[place.unit].prepared.iter().flat_map(Prepared::columns));
@@ -439,6 +449,7 @@ impl<W: Work> Wave<'_, W> {
             let ends = |tile: &Vec<usize>| {
                 tile.len() >= most
                     || (tile.len() >= target && group != Some(place.group.0))
+                    || (2 * tile.len() >= target && group != Some(place.group.0) && block != Some(place.columns.0))
                     || columns.len() > most_columns
             };
             if tiles.last().is_none_or(ends) {
@@ -451,7 +462,7 @@ impl<W: Work> Wave<'_, W> {
             if let Some(tile) = tiles.last_mut() {
                 tile.push(place.unit);
             }
-            group = Some(place.group.0);
+            (group, block) = (Some(place.group.0), Some(place.columns.0));
         }
         tiles
     }
@@ -607,12 +618,12 @@ impl<W: Work> Wave<'_, W> {
 struct Place {
     /// Hint of its exits and rank of what is dear about it, the slower one first.
     group: (u64, u64),
-    columns: u64,
+    columns: blocks::Place,
     unit: usize,
 }
 
-/// Numbers of distinct values in their order.
-fn ranks<T: Copy + Ord + Hash + Send>(values: impl ParallelIterator<Item = T>) -> HashMap<T, u64> {
+/// Distinct values in their order.
+fn distinct<T: Copy + Ord + Hash + Send>(values: impl ParallelIterator<Item = T>) -> Vec<T> {
     let add = |mut seen: HashSet<T>, value| {
         seen.insert(value);
         seen
@@ -620,7 +631,7 @@ fn ranks<T: Copy + Ord + Hash + Send>(values: impl ParallelIterator<Item = T>) -
     let join = |a: HashSet<T>, b: HashSet<T>| if a.len() < b.len() { &b | &a } else { &a | &b };
     let mut distinct: Vec<T> = values.fold(HashSet::new, add).reduce(HashSet::new, join).into_iter().collect();
     distinct.sort_unstable();
-    distinct.into_iter().zip(0..).collect()
+    distinct
 }
 
 /// What is dear to find out and worth finding out once; the dearest first.
