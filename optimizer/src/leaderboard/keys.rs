@@ -70,10 +70,7 @@ impl<'a> Keys<'a> {
         let mut best: Vec<Entry> = Vec::with_capacity(rows.min(self.most.saturating_mul(2)));
         let mut more = false;
         let chunks = self.reader.sources.indices();
-        // Some chunks per thread at a time: what they leave is small, they themselves are not.
-        let chunk_rows = usize::try_from(self.reader.sources.plan.size()).unwrap_or(usize::MAX);
-        let at_once = (ROW_GROUP / chunk_rows.max(1)).max(4 * self.reader.sources.threads);
-        for some in chunks.chunks(at_once) {
+        for some in chunks.chunks(at_a_time(self.reader)) {
             let read = self.reader.read_all(some, |index, Chunk { header, batch }| {
                 let columns = self.reader.columns(&batch, index)?;
                 let mut read = read_keys(self.reader, &columns, index, batch.num_rows(), first)?;
@@ -108,6 +105,8 @@ impl<'a> Keys<'a> {
         // Equal keys are the same trial (metrics-and-outputs §10: keep one); the first place comes first and stays.
         best.retain(|entry| previous.replace(entry.key) != Some(entry.key));
         self.duplicates += (found - best.len()) as u64;
+        // The candidates' room is needed for the rows.
+        best.shrink_to_fit();
         if first {
             self.counts = Some(counts);
         }
@@ -153,6 +152,12 @@ impl Counts {
             self.first_failure = Some(failure);
         }
     }
+}
+
+/// Chunks read at a time, some per thread: what they leave is small, they themselves are not.
+fn at_a_time(reader: &Reader<'_>) -> usize {
+    let chunk_rows = usize::try_from(reader.sources.plan.size()).unwrap_or(usize::MAX);
+    (ROW_GROUP / chunk_rows.max(1)).max(4 * reader.sources.threads)
 }
 
 fn keep_smallest(entries: &mut Vec<Entry>, most: usize) {
@@ -218,18 +223,18 @@ fn distinct(mut hashes: Vec<u64>) -> u64 {
 fn distinct_rules(reader: &Reader<'_>, keys: usize) -> Result<u64, LeaderboardError> {
     let at_once = (keys * super::KEY_BYTES / size_of::<u64>() / 2).max(1) as u64;
     let parts = reader.sources.plan.total().div_ceil(at_once).max(1);
+    let chunks = reader.sources.indices();
     let mut found = 0;
     for part in 0..parts {
         let mut hashes: Vec<u64> = Vec::new();
-        for index in reader.sources.indices() {
-            let batch = reader.read(index)?.batch;
-            let columns = reader.columns(&batch, index)?;
-            for row in 0..batch.num_rows() {
-                let hash = u64::from_be_bytes(rules_hash(reader, &columns, index, row)?);
-                if hash % parts == part {
-                    hashes.push(hash);
-                }
-            }
+        for some in chunks.chunks(at_a_time(reader)) {
+            let read = reader.read_all(some, |index, Chunk { batch, .. }| {
+                let columns = reader.columns(&batch, index)?;
+                let all = (0..batch.num_rows()).map(|row| rules_hash(reader, &columns, index, row));
+                let all = all.map(|hash| hash.map(u64::from_be_bytes)).collect::<Result<Vec<_>, _>>()?;
+                Ok(all.into_iter().filter(|hash| hash % parts == part).collect::<Vec<_>>())
+            })?;
+            hashes.extend(read.into_iter().flatten());
         }
         found += distinct(hashes);
     }

@@ -287,7 +287,8 @@ impl Room {
             Some(all) => all,
             None => {
                 let (least, most) = (ROW_GROUP.min(rows) * KEY_BYTES, rows.saturating_mul(KEY_BYTES));
-                ledger.reserve_between(least, most).ok_or_else(refused)?
+                let free = ledger.cap().saturating_sub(ledger.used());
+                ledger.try_reserve(free.clamp(least, most)).ok_or_else(refused)?
             }
         };
         let mut span = ROW_GROUP.min(rows);
@@ -300,7 +301,12 @@ impl Room {
         let free = ledger.cap().saturating_sub(ledger.used());
         let held = if span < rows { rows.min(free / copy.max(1)) } else { 0 };
         let stay = ledger.try_reserve(held * copy).ok_or_else(refused)?;
-        let keys_held = most_keys.unwrap_or(keys.bytes() / KEY_BYTES).max(1);
+        // While keys are selected, no rows are gathered: what those need serves for twice the candidates. Afterwards there
+        // are the keys selected and those that wait for the rest of their row group.
+        let candidates = (keys.bytes() + spans.bytes()) / (2 * size_of::<Entry>());
+        let selected = (keys.bytes() / size_of::<Entry>()).saturating_sub(ROW_GROUP.min(rows));
+        let shared = candidates.min(selected).max(keys.bytes() / KEY_BYTES);
+        let keys_held = most_keys.unwrap_or(shared).max(1);
         let room = Self { keys: keys_held, span: span.max(1), held, group: ROW_GROUP, ahead };
         Ok((room, [chunk, spans, keys, stay]))
     }
