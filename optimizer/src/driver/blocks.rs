@@ -2,6 +2,7 @@
 //! with few of the others. A tile that is a block of 25 by 25 columns fetches 50 of them; a row of 625 would fetch 626.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 
 use engine::indicators::ColumnKey;
 use rayon::prelude::*;
@@ -34,10 +35,19 @@ pub(super) fn places<'c>(lists: Vec<&'c [ColumnKey]>, target: usize) -> HashMap<
 
 /// Numbers of the columns at one position of the lists, in their order.
 fn ranks_at<'c>(lists: &[&'c [ColumnKey]], at: usize) -> HashMap<&'c ColumnKey, u64> {
-    let distinct: HashSet<&ColumnKey> = lists.iter().filter_map(|list| list.get(at)).collect();
-    let mut distinct: Vec<&ColumnKey> = distinct.into_iter().collect();
+    distinct(lists.par_iter().filter_map(|list| list.get(at))).into_iter().zip(0..).collect()
+}
+
+/// Distinct values in their order.
+pub(super) fn distinct<T: Copy + Ord + Hash + Send>(values: impl ParallelIterator<Item = T>) -> Vec<T> {
+    let add = |mut seen: HashSet<T>, value| {
+        seen.insert(value);
+        seen
+    };
+    let join = |a: HashSet<T>, b: HashSet<T>| if a.len() < b.len() { &b | &a } else { &a | &b };
+    let mut distinct: Vec<T> = values.fold(HashSet::new, add).reduce(HashSet::new, join).into_iter().collect();
     distinct.sort_unstable();
-    distinct.into_iter().zip(0..).collect()
+    distinct
 }
 
 /// Sides of blocks of about `target` over kinds of which there are so many: as near to a cube as they allow, and all blocks

@@ -17,7 +17,7 @@ use engine::indicators::{ColumnKey, Series};
 use engine::rules::{Condition, LateGuard};
 use rayon::prelude::*;
 
-use super::blocks;
+use super::blocks::{self, distinct};
 use super::known::Known;
 use super::{Done, DriverError, Job, Phase, State, Work, Workers};
 use crate::atomic::{FileError, sync_dir};
@@ -620,18 +620,6 @@ struct Place {
     group: (u64, u64),
     columns: blocks::Place,
     unit: usize,
-}
-
-/// Distinct values in their order.
-fn distinct<T: Copy + Ord + Hash + Send>(values: impl ParallelIterator<Item = T>) -> Vec<T> {
-    let add = |mut seen: HashSet<T>, value| {
-        seen.insert(value);
-        seen
-    };
-    let join = |a: HashSet<T>, b: HashSet<T>| if a.len() < b.len() { &b | &a } else { &a | &b };
-    let mut distinct: Vec<T> = values.fold(HashSet::new, add).reduce(HashSet::new, join).into_iter().collect();
-    distinct.sort_unstable();
-    distinct
 }
 
 /// What is dear to find out and worth finding out once; the dearest first.

@@ -221,7 +221,8 @@ fn distinct(mut hashes: Vec<u64>) -> u64 {
 
 /// Counts distinct rules hashes where not all of them fit: as many of the possible ones at a time as there is room for.
 fn distinct_rules(reader: &Reader<'_>, keys: usize) -> Result<u64, LeaderboardError> {
-    let at_once = (keys * super::KEY_BYTES / size_of::<u64>() / 2).max(1) as u64;
+    // What the candidates of a selection take, half of it for hashes, since a list doubles as it grows.
+    let at_once = (2 * keys * size_of::<Entry>() / size_of::<u64>() / 2).max(1) as u64;
     let parts = reader.sources.plan.total().div_ceil(at_once).max(1);
     let chunks = reader.sources.indices();
     let mut found = 0;
