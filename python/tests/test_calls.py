@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
+import os
+import shutil
 import sys
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,37 +44,46 @@ def test_memory_returns_to_its_level_after_a_thousand_calls(config: dict[str, An
     assert grown < 8_000_000, f"{grown:,} bytes more after 1,000 calls"
 
 
-@pytest.mark.parametrize("callers", [1, 2])
-def test_the_lock_is_released_while_runs_work(config: dict[str, Any], callers: int) -> None:
-    config["data"]["bars"] = 60_000
-    config["end_date"] = "2026-06-30"
-    text = json.dumps(config)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("timeframes", [["H1"], ["H1", "H4"]])
+def test_the_lock_is_released_while_runs_work(
+    config: dict[str, Any], desk: Path, monkeypatch: pytest.MonkeyPatch, timeframes: list[str]
+) -> None:
+    """One thread per timeframe stands inside a call, in the middle of reading its bars, until Python feeds it.
 
-    def ticks_inside() -> int:
-        """How often this thread ran Python code while every one of `callers` threads was in the engine at once."""
-        spans: list[tuple[float, float]] = []
-        together = threading.Barrier(callers)
+    The bars are named pipes, which Python opens and fills once every thread has begun to read. A call that held the
+    lock would wait forever for bytes that nobody could write: no clock decides, only a watchdog ends it.
+    """
+    monkeypatch.setenv("OMEGA_CACHE_DIR", str(desk / "cache"))
+    assert json.loads(omega_bt.run_backtest(json.dumps(config), include=[]))["ok"]
+    (generated,) = desk.glob("cache/synthetic/*/EURUSD")
+    bars = desk / "bars" / "EURUSD"
+    shutil.copytree(generated, bars)
+    monkeypatch.setenv("OMEGA_DATA_PARQUET_ROOT", str(bars.parent))
+    del config["data"]
 
-        def run() -> None:
-            together.wait(timeout=60)
-            started = time.perf_counter()
-            answer = omega_bt.run_backtest(text, include=[])
-            spans.append((started, time.perf_counter()))
-            assert json.loads(answer)["ok"]
+    def run(timeframe: str) -> Any:
+        job = {**config, "timeframes": {"primary": timeframe, "additional": []}}
+        return json.loads(omega_bt.run_backtest(json.dumps(job), include=["trades"]))["trades"]
 
-        threads = [threading.Thread(target=run) for _ in range(callers)]
-        for thread in threads:
-            thread.start()
-        ticks = []
-        while any(thread.is_alive() for thread in threads):
-            time.sleep(0.001)
-            ticks.append(time.perf_counter())
-        for thread in threads:
-            thread.join()
-        assert len(spans) == callers
-        first, last = max(start for start, _ in spans), min(end for _, end in spans)
-        return sum(first < tick < last for tick in ticks)
-
-    # With the lock held for a call, none but the switches at its two ends could fall inside it, on any machine; with
-    # it released, a busy machine may need more than one try to show ten.
-    assert any(ticks_inside() >= 10 for _ in range(20))
+    expected = {timeframe: run(timeframe) for timeframe in timeframes}
+    assert all(expected.values())
+    pipes = {timeframe: bars / f"EURUSD_{timeframe}_BID.parquet" for timeframe in timeframes}
+    content = {timeframe: pipe.read_bytes() for timeframe, pipe in pipes.items()}
+    for pipe in pipes.values():
+        pipe.unlink()
+        os.mkfifo(pipe)
+    # Ends the process with the stacks of all threads, for which it needs no lock.
+    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
+    try:
+        with ThreadPoolExecutor(len(timeframes)) as threads:
+            running = {timeframe: threads.submit(run, timeframe) for timeframe in timeframes}
+            # Opening a pipe for writing waits for its reader: past this line every thread is inside a call, at once.
+            writers = {timeframe: pipe.open("wb") for timeframe, pipe in pipes.items()}
+            assert not any(call.done() for call in running.values())
+            for timeframe, writer in writers.items():
+                with writer:
+                    writer.write(content[timeframe])
+            assert {timeframe: call.result() for timeframe, call in running.items()} == expected
+    finally:
+        faulthandler.cancel_dump_traceback_later()
