@@ -47,7 +47,11 @@ def test_memory_returns_to_its_level_after_a_thousand_calls(config: dict[str, An
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("timeframes", [["H1"], ["H1", "H4"]])
 def test_the_lock_is_released_while_runs_work(
-    config: dict[str, Any], desk: Path, monkeypatch: pytest.MonkeyPatch, timeframes: list[str]
+    config: dict[str, Any],
+    desk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    timeframes: list[str],
 ) -> None:
     """One thread per timeframe stands inside a call, in the middle of reading its bars, until Python feeds it.
 
@@ -73,8 +77,10 @@ def test_the_lock_is_released_while_runs_work(
     for pipe in pipes.values():
         pipe.unlink()
         os.mkfifo(pipe)
-    # Ends the process with the stacks of all threads, for which it needs no lock.
-    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
+    with capfd.disabled():
+        terminal = os.dup(2)
+    # Ends the process with the stacks of all threads; it needs no lock for that.
+    faulthandler.dump_traceback_later(120, exit=True, file=terminal)
     try:
         with ThreadPoolExecutor(len(timeframes)) as threads:
             running = {timeframe: threads.submit(run, timeframe) for timeframe in timeframes}
@@ -87,3 +93,4 @@ def test_the_lock_is_released_while_runs_work(
             assert {timeframe: call.result() for timeframe, call in running.items()} == expected
     finally:
         faulthandler.cancel_dump_traceback_later()
+        os.close(terminal)
