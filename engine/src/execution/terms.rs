@@ -139,7 +139,15 @@ impl Terms {
     #[inline(always)]
     pub(crate) fn refuses(&self, direction: Direction, price: f64, stop: Option<f64>, lots: Option<f64>) -> bool {
         self.guard(direction, OrderType::Market, price, stop).is_err()
-            || self.volume.is_below(self.raw_lots(price, stop, lots))
+            || !self.is_amply_sized(price, stop, lots) && self.volume.is_below(self.raw_lots(price, stop, lots))
+    }
+
+    /// The risk pays for more than twice the smallest volume, so that no rounding of [`lots_for_risk`] makes it less than
+    /// that; told without its two divisions.
+    #[inline(always)]
+    fn is_amply_sized(&self, price: f64, stop: Option<f64>, lots: Option<f64>) -> bool {
+        let Some(stop) = stop.filter(|_| lots.is_none()) else { return false };
+        self.risk * self.pip > 2.0 * self.volume.min * self.pip_value * (price - stop).abs()
     }
 
     /// Volumes of market orders of `v2` that are not refused. `lots`: explicit, undefined for sizing by risk.

@@ -127,7 +127,7 @@ struct Draft<'a> {
 /// Operands of a side whose conditions are worked out together, and blocks worked out at a time: so that the values of
 /// two times so many columns stay in the second-level cache.
 const SQUARE: usize = 16;
-const STRIP: usize = 16;
+const STRIP: usize = 32;
 
 impl<'a> Draft<'a> {
     /// Few columns are compared with few others, then the next few.

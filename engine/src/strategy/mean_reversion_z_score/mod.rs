@@ -31,7 +31,7 @@ use super::{
 };
 use crate::error::{Error, Violation};
 use crate::indicators::ColumnKey;
-use crate::rules::RuleSet;
+use crate::rules::{Rule, RuleSet};
 use crate::units::{Direction, Timeframe};
 
 /// Family of `mean_reversion_z_score`.
@@ -215,12 +215,14 @@ impl MeanReversion {
         let admitted: Vec<Direction> =
             [Direction::Long, Direction::Short].into_iter().filter(|direction| resolved.admits(*direction)).collect();
         let of = |direction: &Direction| if *direction == Direction::Long { &long } else { &short };
-        let rules = scenarios::ORDER
+        let mut rules: Vec<Rule> = scenarios::ORDER
             .into_iter()
             .filter(|(number, direction)| enabled.contains(number) && admitted.contains(direction))
             .filter(|(number, _)| !scenarios::is_shadowed(*number, &enabled))
             .map(|(number, direction)| scenarios::rule(number, direction, of(&direction), context))
             .collect();
+        // A search holds settings by the hundred thousand.
+        rules.shrink_to_fit();
         let timeframes = match context.variant {
             // V1 loads `timeframes.additional` and nothing else.
             Variant::V1Parity => Vec::new(),

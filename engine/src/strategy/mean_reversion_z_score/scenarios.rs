@@ -51,6 +51,7 @@ pub(super) fn rule(number: u8, direction: Direction, settings: &Settings, contex
         Ok(parts) => {
             rule.when = parts.when;
             rule.guards = parts.guards;
+            rule.when.shrink_to_fit();
             rule.stop = Some(stop(number, direction, settings, context));
             rule.target = Some(Operand::Column(target(number, settings, context)));
         }
