@@ -1,7 +1,7 @@
 //! What every jump over the same bars looks up: middle prices, extremes per block, the days.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_buffer::ScalarBuffer;
 use pulp::Simd;
@@ -26,8 +26,9 @@ pub(crate) struct Landmarks {
     pub(crate) day_of: Vec<u32>,
     /// Last bar of each of these days.
     pub(crate) day_last: Vec<usize>,
-    bid: Ranges,
-    ask: Ranges,
+    /// Made when a position on that side is first looked at.
+    bid: OnceLock<Ranges>,
+    ask: OnceLock<Ranges>,
     /// Dropped with the rest. None: the budget had no room, which must not fail a trial.
     _reservation: Option<Reservation>,
 }
@@ -101,7 +102,7 @@ impl Landmarks {
             rest = later;
         }
         let mid_zones = Zones::new(&mid);
-        let (bid, ask) = (Ranges::new(&bars.bid), Ranges::new(&bars.ask));
+        let (bid, ask) = (OnceLock::new(), OnceLock::new());
         Self { mid: ScalarBuffer::from(mid), mid_zones, day_of, day_last, bid, ask, _reservation: reservation }
     }
 
@@ -146,6 +147,7 @@ impl Landmarks {
             extremes.take(simd, *mid);
         }
         let seen = entry + lows.len() * S::F64_LANES;
+        let ranges = ranges.get_or_init(|| Ranges::new(quotes));
         let Some(bar) = ranges.first_reached(simd, quotes, bracket, seen + 1, end) else { return (None, None) };
         let (low, high) = self.mid_zones.extremes_in(simd, &self.mid, seen..bar);
         extremes.take(simd, simd.splat_f64s(low));

@@ -20,10 +20,7 @@ pub struct Zones {
 impl Zones {
     /// The blocks of `values`; the last one may be shorter.
     pub fn new(values: &[f64]) -> Self {
-        let (min, max): (Vec<f64>, Vec<f64>) = values.chunks(ZONE).map(extremes).unzip();
-        let has_gap = |block: &[f64]| block.iter().any(|x| x.is_nan());
-        let defined_from = values.chunks(ZONE).rposition(has_gap).map_or(0, |block| block + 1);
-        Self { min, max, defined_from }
+        Arch::new().dispatch(OfAll(values))
     }
 
     /// Memory of the zones of `len` values, in bytes.
@@ -86,21 +83,28 @@ impl WithSimd for InZones<'_> {
     }
 }
 
-/// Minimum and maximum, NaN left out.
-fn extremes(values: &[f64]) -> (f64, f64) {
-    Arch::new().dispatch(Alone(values))
-}
+/// [`Zones::new`].
+struct OfAll<'a>(&'a [f64]);
 
-struct Alone<'a>(&'a [f64]);
-
-impl WithSimd for Alone<'_> {
-    type Output = (f64, f64);
+impl WithSimd for OfAll<'_> {
+    type Output = Zones;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> (f64, f64) {
-        let mut extremes = Extremes::new(simd);
-        extremes.take_slice(simd, self.0);
-        extremes.finish(simd)
+    fn with_simd<S: Simd>(self, simd: S) -> Zones {
+        let blocks = self.0.len().div_ceil(ZONE);
+        let mut zones =
+            Zones { min: Vec::with_capacity(blocks), max: Vec::with_capacity(blocks), defined_from: 0 };
+        for (number, block) in self.0.chunks(ZONE).enumerate() {
+            let mut extremes = Extremes::new(simd);
+            extremes.take_slice(simd, block);
+            let (min, max) = extremes.finish(simd);
+            zones.min.push(min);
+            zones.max.push(max);
+            if block.iter().fold(false, |gap, x| gap | x.is_nan()) {
+                zones.defined_from = number + 1;
+            }
+        }
+        zones
     }
 }
 
