@@ -215,14 +215,16 @@ impl MeanReversion {
         let admitted: Vec<Direction> =
             [Direction::Long, Direction::Short].into_iter().filter(|direction| resolved.admits(*direction)).collect();
         let of = |direction: &Direction| if *direction == Direction::Long { &long } else { &short };
-        let mut rules: Vec<Rule> = scenarios::ORDER
+        let stated: Vec<(u8, Direction)> = scenarios::ORDER
             .into_iter()
             .filter(|(number, direction)| enabled.contains(number) && admitted.contains(direction))
             .filter(|(number, _)| !scenarios::is_shadowed(*number, &enabled))
+            .collect();
+        // Of a known length: a search holds settings by the hundred thousand, and rules are large.
+        let rules: Vec<Rule> = stated
+            .into_iter()
             .map(|(number, direction)| scenarios::rule(number, direction, of(&direction), context))
             .collect();
-        // A search holds settings by the hundred thousand.
-        rules.shrink_to_fit();
         let timeframes = match context.variant {
             // V1 loads `timeframes.additional` and nothing else.
             Variant::V1Parity => Vec::new(),

@@ -72,7 +72,7 @@ impl Parts {
         let mut parts = Self::default();
         if number == 1 {
             let z = Series::ZEma { window: settings.window_length, ema: settings.ema_length };
-            parts.when.push(beyond(column(context.primary, z, context), settings.threshold(direction), direction));
+            parts.when = vec![beyond(column(context.primary, z, context), settings.threshold(direction), direction)];
             return Ok(parts);
         }
         parts.when = filters(settings, context)?;
