@@ -15,6 +15,8 @@ use crate::units::{DAY_NS, Direction};
 const WIDE: usize = 64;
 /// Bars behind an entry that are looked at one by one, before blocks of them are.
 const NEAR: usize = 128;
+/// Vectors of them looked at together: how many it takes nobody can guess, so that the fewer the questions the better.
+const TOGETHER: usize = 4;
 
 /// Made once per data set.
 #[derive(Debug)]
@@ -137,16 +139,26 @@ impl Landmarks {
         let mut extremes = Extremes::new(simd);
         let lanes = gather_lanes::<S::u64s, u64>(|lane| lane as u64);
         let (lows, highs, mids) = (S::as_simd_f64s(lows).0, S::as_simd_f64s(highs).0, S::as_simd_f64s(mids).0);
-        for (at, ((low, high), mid)) in lows.iter().zip(highs).zip(mids).enumerate() {
-            let reached = bracket.reached_in(simd, *low, *high);
-            if reached != 0 {
-                let lane = reached.trailing_zeros();
-                extremes.take_where(simd, simd.less_than_or_equal_u64s(lanes, simd.splat_u64s(lane.into())), *mid);
-                return (Some(entry + 1 + at * S::F64_LANES + lane as usize), Some(extremes.finish(simd)));
+        let (lows, highs) = (lows.as_chunks::<TOGETHER>().0, highs.as_chunks::<TOGETHER>().0);
+        for (at, ((low, high), mid)) in lows.iter().zip(highs).zip(mids.as_chunks::<TOGETHER>().0).enumerate() {
+            let mut reached = 0;
+            for vector in 0..TOGETHER {
+                reached |= bracket.reached_in(simd, low[vector], high[vector]) << (vector * S::F64_LANES);
             }
-            extremes.take(simd, *mid);
+            if reached != 0 {
+                let bar = reached.trailing_zeros() as usize;
+                for (vector, mid) in mid.iter().enumerate() {
+                    // Up to the lane that is reached; none of a vector behind it.
+                    let lanes = simd.add_u64s(lanes, simd.splat_u64s((vector * S::F64_LANES) as u64));
+                    extremes.take_where(simd, simd.less_than_or_equal_u64s(lanes, simd.splat_u64s(bar as u64)), *mid);
+                }
+                return (Some(entry + 1 + at * TOGETHER * S::F64_LANES + bar), Some(extremes.finish(simd)));
+            }
+            for mid in mid {
+                extremes.take(simd, *mid);
+            }
         }
-        let seen = entry + lows.len() * S::F64_LANES;
+        let seen = entry + lows.len() * TOGETHER * S::F64_LANES;
         let ranges = ranges.get_or_init(|| Ranges::new(quotes));
         let Some(bar) = ranges.first_reached(simd, quotes, bracket, seen + 1, end) else { return (None, None) };
         let (low, high) = self.mid_zones.extremes_in(simd, &self.mid, seen..bar);

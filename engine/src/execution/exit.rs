@@ -1,5 +1,7 @@
 //! Where a position leaves: hit tests and exit prices of one bar.
 
+use std::hint::select_unpredictable;
+
 use crate::data::Bars;
 use crate::strategy::{OrderType, Variant};
 use crate::units::Direction;
@@ -77,40 +79,31 @@ pub fn level_exit(bars: &Bars, i: usize, levels: Levels, buffer: f64, variant: V
         (Variant::V2, Some(_)) => true,
         (Variant::V1Parity, Some(order_type)) => order_type == OrderType::Limit,
     };
-    match direction {
-        Direction::Long => {
-            let (open, high, low) = (bars.bid.open[i], bars.bid.high[i], bars.bid.low[i]);
-            if let Some(s) = stop
-                && low <= s + buffer
-            {
-                return Some(at(ExitReason::StopLoss, if gap_aware { s.min(open) } else { s }));
-            }
-            if let Some(t) = target
-                && high >= t - buffer
-                && (!needs_close_beyond || bars.bid.close[i] > t)
-            {
-                return Some(at(ExitReason::TakeProfit, if gap_aware { t.max(open) } else { t }));
-            }
-        }
-        Direction::Short => {
-            let (open, high, low) = (bars.ask.open[i], bars.ask.high[i], bars.ask.low[i]);
-            if let Some(s) = stop
-                && high >= s - buffer
-            {
-                return Some(at(ExitReason::StopLoss, if gap_aware { s.max(open) } else { s }));
-            }
-            if let Some(t) = target
-                && low <= t + buffer
-                && (!needs_close_beyond || bars.ask.close[i] < t)
-            {
-                return Some(at(ExitReason::TakeProfit, if gap_aware { t.min(open) } else { t }));
-            }
-        }
-    }
-    None
-}
-
-#[inline(always)]
-fn at(reason: ExitReason, base_price: f64) -> LevelExit {
-    LevelExit { reason, base_price }
+    let quotes = match direction {
+        Direction::Long => &bars.bid,
+        Direction::Short => &bars.ask,
+    };
+    let (open, high, low) = (quotes.open[i], quotes.high[i], quotes.low[i]);
+    let stopped = stop.map(|s| match direction {
+        Direction::Long => (low <= s + buffer, if gap_aware { s.min(open) } else { s }),
+        Direction::Short => (high >= s - buffer, if gap_aware { s.max(open) } else { s }),
+    });
+    let taken = target.map(|t| match direction {
+        Direction::Long => (
+            high >= t - buffer && (!needs_close_beyond || quotes.close[i] > t),
+            if gap_aware { t.max(open) } else { t },
+        ),
+        Direction::Short => (
+            low <= t + buffer && (!needs_close_beyond || quotes.close[i] < t),
+            if gap_aware { t.min(open) } else { t },
+        ),
+    });
+    let ((stopped, stop_price), (taken, target_price)) = (stopped.unwrap_or_default(), taken.unwrap_or_default());
+    // Which of the two it is, nobody can guess.
+    let exit = select_unpredictable(
+        stopped,
+        (ExitReason::StopLoss, stop_price),
+        (ExitReason::TakeProfit, target_price),
+    );
+    (stopped || taken).then_some(LevelExit { reason: exit.0, base_price: exit.1 })
 }

@@ -203,13 +203,13 @@ impl<'a> BoundCondition<'a> {
         Ok(bound)
     }
 
-    /// Extremes decide seven of eight blocks, as far as a few spread over all bars tell.
+    /// Extremes decide three of four blocks, as far as a few spread over all bars tell.
     fn looks_settled(&self) -> bool {
         const SAMPLED: usize = 32;
         let blocks = self.len.div_ceil(ZONE);
         let sample = (0..blocks).step_by((blocks / SAMPLED).max(1));
         let open = sample.clone().filter(|block| self.decided(*block).is_none()).count();
-        open * 8 <= sample.len()
+        open * 4 <= sample.len()
     }
 
     /// One bit per bar of a block.
