@@ -93,17 +93,13 @@ pub fn level_exit(bars: &Bars, i: usize, levels: Levels, buffer: f64, variant: V
             high >= t - buffer && (!needs_close_beyond || quotes.close[i] > t),
             if gap_aware { t.max(open) } else { t },
         ),
-        Direction::Short => (
-            low <= t + buffer && (!needs_close_beyond || quotes.close[i] < t),
-            if gap_aware { t.min(open) } else { t },
-        ),
+        Direction::Short => {
+            (low <= t + buffer && (!needs_close_beyond || quotes.close[i] < t), if gap_aware { t.min(open) } else { t })
+        }
     });
     let ((stopped, stop_price), (taken, target_price)) = (stopped.unwrap_or_default(), taken.unwrap_or_default());
     // Which of the two it is, nobody can guess.
-    let exit = select_unpredictable(
-        stopped,
-        (ExitReason::StopLoss, stop_price),
-        (ExitReason::TakeProfit, target_price),
-    );
-    (stopped || taken).then_some(LevelExit { reason: exit.0, base_price: exit.1 })
+    let (reason, base_price) =
+        select_unpredictable(stopped, (ExitReason::StopLoss, stop_price), (ExitReason::TakeProfit, target_price));
+    (stopped || taken).then_some(LevelExit { reason, base_price })
 }
