@@ -119,7 +119,7 @@ fn a_wrong_type() {
     desk.write("config.json", "{\"symbol\": \"EURUSD\",\n  \"warmup_bars\" 100}");
     insta::assert_snapshot!(desk.refused(RUN), @r#"
     exit 2
-      × not valid YAML: invalid trailing content after double-quoted scalar
+      × not valid JSON: invalid trailing content after double-quoted scalar
        ╭─[config.json:2:17]
      1 │ {"symbol": "EURUSD",
      2 │   "warmup_bars" 100}

@@ -366,10 +366,7 @@ fn finished_jobs_are_passed_by_until_something_changes() {
     let folder = job_folders(&batch)["small"].clone();
     fs::remove_file(folder.join("leaderboard.csv")).unwrap();
     let shown = desk.run("batch night.yaml --dry-run");
-    assert_eq!(
-        shown.stdout.lines().nth(2).unwrap().trim(),
-        "2  small  sweep        rank, all 24 settings are evaluated"
-    );
+    assert_eq!(shown.stdout.lines().nth(2).unwrap().trim(), "2  small  sweep        rank, 24 settings, all evaluated");
     let shown = desk.run("batch night.yaml");
     assert!(shown.stderr.contains("[2/2] small: done, 24 of 24 settings pass"), "{}", shown.stderr);
     unchanged();
@@ -382,6 +379,24 @@ fn finished_jobs_are_passed_by_until_something_changes() {
 
     let shown = desk.run("batch night.yaml --fresh --quiet");
     assert_eq!((shown.code, &*shown.stderr, &*shown.stdout), (Some(0), "", ""));
+}
+
+#[test]
+fn rows_of_an_earlier_job_are_not_counted_as_evaluated() {
+    let desk = Desk::new();
+    desk.write("night.yaml", "name: night\njobs: [{grid: small.yaml}]\n");
+    assert_eq!(desk.run("batch night.yaml").code, Some(0));
+    // Another space is another run, which takes over what both have in common.
+    let wider = SMALL.replace("slow_length: [50, 60, 80]", "slow_length: [50, 60, 80, 100]");
+    desk.write("small.yaml", &wider);
+    let shown = desk.run("batch night.yaml --json");
+    assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+    let report: Value = serde_json::from_str(&shown.stdout).unwrap();
+    let job = &report["jobs"][0];
+    assert_eq!((&job["evaluated"], &job["reused"]), (&8.into(), &24.into()), "{job}");
+    let page = fs::read_to_string(desk.path().join("results/night/batch.md")).unwrap();
+    let row = page.lines().find(|line| line.starts_with("| small |")).unwrap();
+    assert!(row.contains("| 8 in ") && row.ends_with(", 24 reused |"), "{row}");
 }
 
 /// When each result of a job was written.

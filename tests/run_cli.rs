@@ -210,7 +210,7 @@ fn every_violation_is_listed_at_once() {
     desk.write("twice.json", "{\"symbol\": \"EURUSD\", \"symbol\": \"GBPUSD\"}\n");
     insta::assert_snapshot!(desk.refused("run twice.json"), @r#"
     exit 2
-      × not valid YAML: duplicate mapping key `symbol` is not allowed here
+      × not valid JSON: duplicate mapping key `symbol` is not allowed here
        ╭─[twice.json:1:22]
      1 │ {"symbol": "EURUSD", "symbol": "GBPUSD"}
        ·                      ─

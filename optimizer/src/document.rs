@@ -395,7 +395,8 @@ fn syntax_error(source: &Arc<Source>, error: &serde_saphyr::Error) -> Diagnostic
     let text = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
     // The reader ends its messages with the place, which the snippet shows already.
     let message = text.split(" at line ").next().unwrap_or(&text);
-    Diagnostics::at(span, "", format!("not valid YAML: {message}"))
+    let language = if source.name.ends_with(".json") { "JSON" } else { "YAML" };
+    Diagnostics::at(span, "", format!("not valid {language}: {message}"))
 }
 
 fn byte_offset(text: &str, location: serde_saphyr::Location) -> usize {

@@ -33,7 +33,7 @@ use crate::plan::memory::Ledger;
 use crate::progress::{EventFile, Progress};
 use crate::resume::present;
 use crate::run_folder::{folder_name, remove_if_there, take_lock};
-use crate::search::group;
+use crate::search::{counted, group};
 use crate::space::Space;
 use crate::sweep::{ENGINE_VERSION, Experiment, Options, Sweep, cap_of, fingerprint, lock_text};
 use crate::walkforward::run::{Complete, Laid, WalkForwardRun};
@@ -284,6 +284,8 @@ pub struct Standing {
     pub before: bool,
     /// Trials evaluated by this start.
     pub evaluated: u64,
+    /// Trials taken over from earlier runs by this start.
+    pub reused: u64,
     /// Time this start spent on it.
     pub elapsed: Duration,
     /// What may change money or was left out.
@@ -303,6 +305,7 @@ impl Standing {
             tries: 0,
             before: false,
             evaluated: 0,
+            reused: 0,
             elapsed: Duration::ZERO,
             warnings: Vec::new(),
             again: false,
@@ -422,7 +425,7 @@ impl Batch {
             }
             if !self.options.quiet {
                 let wait = crate::progress::show_seconds(self.nightly.retry_wait.as_secs_f64());
-                say(&format!("{} to be tried again in {wait}", count(turns.len(), "job")));
+                say(&format!("{} to be tried again in {wait}", counted(turns.len() as u128, "job")));
             }
             if let Some(end) = self.wait(stop) {
                 return end;
@@ -475,6 +478,7 @@ impl Batch {
         }
         standing.elapsed = before.elapsed + started.elapsed();
         standing.evaluated += before.evaluated;
+        standing.reused += before.reused;
         let code = standing.code.map(|code| code as u8);
         let (outcome, reason) = (standing.outcome, standing.reason.clone());
         self.events.write(
@@ -486,6 +490,7 @@ impl Batch {
                 "exit_code": code,
                 "before": standing.before,
                 "evaluated": standing.evaluated,
+                "reused": standing.reused,
                 "seconds": started.elapsed().as_secs_f64(),
                 "folder": standing.found.as_ref().map(|found| &found.folder),
                 "reason": reason,
@@ -589,7 +594,8 @@ impl Batch {
         progress.event("end", json!({ "end": format!("{:?}", ended.end), "seconds": ended.elapsed.as_secs_f64() }));
         found.count(&folder);
         (ended.add)(&mut found);
-        standing.evaluated = found.trials_finished.saturating_sub(cached);
+        standing.reused = ended.reused;
+        standing.evaluated = found.trials_finished.saturating_sub(cached + ended.reused);
         match ended.end {
             End::Complete => {
                 self.keep(job, &identity, ended.code, &found)?;
@@ -738,6 +744,7 @@ struct Ended {
     end: End,
     code: ExitCode,
     elapsed: Duration,
+    reused: u64,
     /// Adds what it came to.
     add: Box<dyn FnOnce(&mut Found) + Send>,
 }
@@ -752,10 +759,10 @@ impl Runs for Sweep {
         left.into_iter().for_each(|left| self.limit_time(left));
         let space = Arc::clone(self.experiment().trials.space());
         let report = self.run(stop, progress)?;
-        let (end, code, elapsed) = (report.end, report.exit_code(), report.elapsed);
+        let (end, code, elapsed, reused) = (report.end, report.exit_code(), report.elapsed, report.reused);
         let summary = report.ranked.map(|ranked| ranked.summary).or(report.partial.map(|partial| partial.summary));
         let add = move |found: &mut Found| summary.iter().for_each(|summary| found.add_rows(summary, &space));
-        Ok(Ended { end, code, elapsed, add: Box::new(add) })
+        Ok(Ended { end, code, elapsed, reused, add: Box::new(add) })
     }
 }
 
@@ -768,26 +775,15 @@ impl Runs for WalkForwardRun {
     ) -> Result<Ended, CommandError> {
         left.into_iter().for_each(|left| self.limit_time(left));
         let report = self.run(stop, progress)?;
-        let (end, code, elapsed) = (report.end, report.exit_code(), report.elapsed);
+        let (end, code, elapsed, reused) = (report.end, report.exit_code(), report.elapsed, report.reused);
         let add = move |found: &mut Found| report.result.iter().for_each(|complete| found.add_windows(complete));
-        Ok(Ended { end, code, elapsed, add: Box::new(add) })
+        Ok(Ended { end, code, elapsed, reused, add: Box::new(add) })
     }
 }
 
 fn describe(found: &Found, cached: u64) -> String {
     let kept = if cached > 0 { format!(", {} finished before", group(cached.into())) } else { String::new() };
-    format!(
-        "{} settings of {} on {} {}{kept}",
-        group(found.trials.into()),
-        found.strategy,
-        found.symbol,
-        found.timeframe
-    )
-}
-
-/// A number of things, in words: `1 job`, `3 jobs`.
-pub(crate) fn count(number: usize, thing: &str) -> String {
-    format!("{} {thing}{}", group(number as u128), if number == 1 { "" } else { "s" })
+    format!("{} of {} on {} {}{kept}", counted(found.trials, "setting"), found.strategy, found.symbol, found.timeframe)
 }
 
 /// How a turn ended, in a line.

@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 
 use crate::atomic::FileError;
 use crate::batch::Job;
-use crate::batch::run::{Found, Outcome, Report, Standing, count};
+use crate::batch::run::{Found, Outcome, Report, Standing};
 use crate::driver::End;
 use crate::error::ExitCode;
 use crate::fingerprint::Fingerprint;
 use crate::progress::show_seconds;
 use crate::row::ParamValue;
-use crate::search::group;
+use crate::search::{counted, group};
 use crate::space::ColumnKind;
 use crate::sweep::ENGINE_VERSION;
 use crate::walkforward::table::{Column, TableFile, int, of_unit, text};
@@ -121,7 +121,7 @@ pub fn end_text(end: Option<End>) -> &'static str {
 /// `3 of 6 jobs done, 1 partial, 1 failed, 1 waiting`.
 pub fn counts(jobs: &[(&Job, &Standing)]) -> String {
     let of = |outcome: Outcome| jobs.iter().filter(|(_, standing)| standing.outcome == outcome).count();
-    let mut text = format!("{} of {} done", of(Outcome::Done), count(jobs.len(), "job"));
+    let mut text = format!("{} of {} done", of(Outcome::Done), counted(jobs.len() as u128, "job"));
     for outcome in Outcome::ALL.into_iter().skip(1).filter(|outcome| of(*outcome) > 0) {
         text.push_str(&format!(", {} {}", of(outcome), outcome.as_str()));
     }
@@ -151,12 +151,17 @@ pub fn cells(job: &Job, standing: &Standing) -> Vec<String> {
     let spent = match standing.tries {
         0 => dash(),
         _ if standing.before => "finished before".to_owned(),
-        1 => format!("{} in {}", group(standing.evaluated.into()), show_seconds(standing.elapsed.as_secs_f64())),
-        tries => format!(
-            "{} in {}, {tries} tries",
-            group(standing.evaluated.into()),
-            show_seconds(standing.elapsed.as_secs_f64())
-        ),
+        tries => {
+            let evaluated = group(standing.evaluated.into());
+            let mut spent = format!("{evaluated} in {}", show_seconds(standing.elapsed.as_secs_f64()));
+            if standing.reused > 0 {
+                spent.push_str(&format!(", {} reused", group(standing.reused.into())));
+            }
+            if tries > 1 {
+                spent.push_str(&format!(", {tries} tries"));
+            }
+            spent
+        }
     };
     vec![
         job.name.clone(),
@@ -294,6 +299,7 @@ pub fn document(report: &Report) -> Value {
             "tries": standing.tries,
             "finished_before": standing.before,
             "evaluated": standing.evaluated,
+            "reused": standing.reused,
             "seconds": standing.elapsed.as_secs_f64(),
             "found": standing.found,
             "warnings": standing.warnings,

@@ -18,7 +18,7 @@ use crate::error::{CommandError, ExitCode};
 use crate::grid::sections::parse_time;
 use crate::plan::memory::parse_bytes;
 use crate::progress::show_seconds;
-use crate::search::group;
+use crate::search::{counted, group};
 use crate::sweep::{Options, usage};
 
 /// Run many sweeps and walk-forwards, one after another, with a deadline.
@@ -159,15 +159,15 @@ fn show_plan(args: &BatchArgs, nightly: &Nightly, options: &BatchOptions, source
             Err(error) => format!("would fail (exit code {})", error.exit_code() as u8),
             Ok(look) => {
                 let found = &look.found;
-                let settings = group(found.trials.into());
+                let settings = counted(found.trials, "setting");
                 match look.as_str() {
-                    "new" => format!("new, {settings} settings in {} chunks", group(found.chunks.into())),
+                    "new" => format!("new, {settings} in {}", counted(found.chunks, "chunk")),
                     "continue" => {
-                        let (done, all) = (group(found.chunks_finished.into()), group(found.chunks.into()));
-                        format!("continue, {done} of {all} chunks finished, {settings} settings")
+                        let (done, all) = (group(found.chunks_finished.into()), counted(found.chunks, "chunk"));
+                        format!("continue, {done} of {all} finished, {settings}")
                     }
-                    "rank" => format!("rank, all {settings} settings are evaluated"),
-                    word => format!("{word}, {settings} settings"),
+                    "rank" => format!("rank, {settings}, all evaluated"),
+                    word => format!("{word}, {settings}"),
                 }
             }
         };

@@ -9,7 +9,7 @@ use crate::cli::sweep::{Talk, say};
 use crate::cli::{memory, sweep, threads, walkforward};
 use crate::error::{CommandError, ExitCode};
 use crate::merge::Folders;
-use crate::search::group;
+use crate::search::counted;
 use crate::sweep::{Experiment, Options, Sweep};
 use crate::walkforward::run::WalkForwardRun;
 
@@ -61,7 +61,7 @@ pub fn run(args: &MergeArgs) -> Result<ExitCode, CommandError> {
     pieces.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
     let begin = || {
         if !args.quiet {
-            say(&format!("merging {} chunks of {} folders", group(plan.count().into()), group(count as u128)));
+            say(&format!("merging {} of {}", counted(plan.count(), "chunk"), counted(count as u128, "folder")));
         }
     };
     if walks {

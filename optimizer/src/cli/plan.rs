@@ -13,7 +13,7 @@ use crate::plan::memory::{enough_bytes, show_bytes};
 use crate::plan::outlook::Outlook;
 use crate::progress::show_seconds;
 use crate::row::Way;
-use crate::search::group;
+use crate::search::{counted, group};
 use crate::sweep::{Experiment, Options, left_out};
 
 /// Tell what a sweep of a grid file will do: settings, distinct settings, columns, time, memory, disk.
@@ -91,12 +91,12 @@ fn lines(experiment: &Experiment, outlook: &Outlook) -> Vec<String> {
     let size = |count: usize| group(count as u128);
     let survey = &outlook.survey;
     let mut lines = vec![format!(
-        "{}: {} settings of {} ({} search), {} lattice points",
+        "{}: {} of {} ({} search), {}",
         experiment.grid.name,
-        number(experiment.trials.len()),
+        counted(experiment.trials.len(), "setting"),
         experiment.config.strategy_name,
         experiment.trials.search().as_str(),
-        group(space.size())
+        counted(space.size(), "lattice point")
     )];
     lines.extend(
         space.axes().iter().map(|axis| format!("  {:<32} {:>8} values", axis.name(), group(axis.len().into()))),
@@ -141,11 +141,11 @@ fn lines(experiment: &Experiment, outlook: &Outlook) -> Vec<String> {
     }
     let damaged = if outlook.damaged > 0 { format!(", {} damaged", number(outlook.damaged)) } else { String::new() };
     lines.push(format!(
-        "chunks      {} of {}, {} finished ({} settings){damaged}",
+        "chunks      {} of {}, {} finished ({}){damaged}",
         number(outlook.chunks.count()),
         number(outlook.chunks.size()),
         number(outlook.finished),
-        number(outlook.finished_trials)
+        counted(outlook.finished_trials, "setting")
     ));
     let reusable = &outlook.reusable;
     if reusable.settings > 0 {

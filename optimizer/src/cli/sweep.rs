@@ -19,7 +19,7 @@ use crate::leaderboard::TopRow;
 use crate::objective::Verdict;
 use crate::plan::memory::show_bytes;
 use crate::progress::{Progress, show_rate, show_seconds};
-use crate::search::group;
+use crate::search::{counted, group};
 use crate::shard::Shard;
 use crate::sweep::{Experiment, Options, Ranked, Report, Sweep, left_out};
 
@@ -238,12 +238,12 @@ fn show_plan(args: &SweepArgs, experiment: &Experiment) {
         return print(&document.to_string());
     }
     let mut lines = vec![format!(
-        "{}: {} settings of {} ({} search), {} lattice points",
+        "{}: {} of {} ({} search), {}",
         experiment.grid.name,
-        group(experiment.trials.len().into()),
+        counted(experiment.trials.len(), "setting"),
         experiment.config.strategy_name,
         experiment.trials.search().as_str(),
-        group(space.size())
+        counted(space.size(), "lattice point")
     )];
     lines.extend(
         space.axes().iter().map(|axis| format!("  {:<32} {:>8} values", axis.name(), group(axis.len().into()))),
@@ -256,7 +256,7 @@ fn show_plan(args: &SweepArgs, experiment: &Experiment) {
             row["origin"].as_str().unwrap_or_default()
         )
     }));
-    lines.push(format!("{} chunks of {}", group(chunks.count().into()), group(chunks.size().into())));
+    lines.push(format!("{} of {}", counted(chunks.count(), "chunk"), group(chunks.size().into())));
     lines.extend(experiment.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.iter().for_each(|line| print(line));
 }
@@ -266,9 +266,9 @@ fn introduce(sweep: &Sweep, warnings: &[String]) {
     let cached = sweep.cached();
     let kept = if cached > 0 { format!(", {} finished before", group(cached.into())) } else { String::new() };
     say(&format!(
-        "{}: {} settings of {} on {} {}{kept}",
+        "{}: {} of {} on {} {}{kept}",
         experiment.grid.name,
-        group(experiment.trials.len().into()),
+        counted(experiment.trials.len(), "setting"),
         experiment.config.strategy_name,
         experiment.config.symbol,
         experiment.config.primary,
@@ -285,10 +285,10 @@ fn introduce(sweep: &Sweep, warnings: &[String]) {
 pub(super) fn introduce_shard(plan: &ChunkPlan) {
     if let Some(shard) = plan.shard() {
         say(&format!(
-            "shard {shard}: {} settings in {} of {} chunks",
-            group(plan.own_trials().into()),
+            "shard {shard}: {} in {} of {}",
+            counted(plan.own_trials(), "setting"),
             group(plan.own().count() as u128),
-            group(plan.count().into()),
+            counted(plan.count(), "chunk"),
         ));
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{CommandError, ExitCode};
 use crate::objective::Verdict;
 use crate::plan::memory::show_bytes;
 use crate::progress::{Progress, show_rate, show_seconds};
-use crate::search::group;
+use crate::search::{counted, group};
 use crate::sweep::{Experiment, Options, left_out};
 use crate::walkforward::files::{design_json, design_name};
 use crate::walkforward::result::{DesignResult, Status, WindowResult};
@@ -160,13 +160,13 @@ fn introduce(run: &WalkForwardRun) {
     let (cached, layout) = (run.cached(), run.layout());
     let kept = if cached > 0 { format!(", {} finished before", group(cached.into())) } else { String::new() };
     say(&format!(
-        "{}: {} settings of {} on {} {}, {} windows ({}){kept}",
+        "{}: {} of {} on {} {}, {} ({}){kept}",
         experiment.grid.name,
-        group(experiment.trials.len().into()),
+        counted(experiment.trials.len(), "setting"),
         experiment.config.strategy_name,
         experiment.config.symbol,
         experiment.config.primary,
-        group(layout.places().len() as u128),
+        counted(layout.places().len() as u128, "window"),
         run.windows().mode.as_str(),
     ));
     introduce_shard(run.plan());

@@ -271,6 +271,12 @@ fn no_setting(space: &Space, broken: &[u128]) -> SearchError {
     SearchError::NoSetting { constraints, guilty }
 }
 
+/// A count of things for people: `1 chunk`, `1,000 chunks`. `thing` takes an s where there is not exactly one.
+pub fn counted(count: impl Into<u128>, thing: &str) -> String {
+    let count = count.into();
+    format!("{} {thing}{}", group(count), if count == 1 { "" } else { "s" })
+}
+
 /// A count with its digits in groups of three: `1,000,000`.
 pub fn group(count: u128) -> String {
     let digits = count.to_string();
