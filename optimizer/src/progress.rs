@@ -55,6 +55,7 @@ pub struct Progress {
     cached: u64,
     done: AtomicU64,
     failed: AtomicU64,
+    reused: AtomicU64,
     best: Mutex<Option<f64>>,
     objective: Objective,
     gates: Gates,
@@ -97,6 +98,7 @@ impl Progress {
             cached,
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            reused: AtomicU64::new(0),
             best: Mutex::new(None),
             objective,
             gates,
@@ -134,6 +136,11 @@ impl Progress {
             }
             guard = self.wake.1.wait_timeout(guard, REDRAW).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Trials taken over from earlier runs so far.
+    pub fn taken_over(&self) -> u64 {
+        self.reused.load(Ordering::Relaxed)
     }
 
     /// Ends [`Progress::show`] and clears the line.
@@ -245,6 +252,7 @@ impl Observer for Progress {
     }
 
     fn reused(&self, trials: u64) {
+        self.reused.fetch_add(trials, Ordering::Relaxed);
         self.event("reused", json!({ "trials": trials }));
         tracing::info!(trials, "reused");
     }

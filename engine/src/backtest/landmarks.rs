@@ -15,7 +15,8 @@ use crate::units::{DAY_NS, Direction};
 const WIDE: usize = 64;
 /// Bars behind an entry that are looked at one by one, before blocks of them are.
 const NEAR: usize = 128;
-/// Vectors of them looked at together: how many it takes nobody can guess, so that the fewer the questions the better.
+/// Vectors of them looked at together: in which of them a level is reached nobody can guess, and each wrong guess costs more
+/// than the vectors looked at in vain.
 const TOGETHER: usize = 4;
 
 /// Made once per data set.

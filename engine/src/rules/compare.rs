@@ -178,7 +178,7 @@ pub(crate) struct BoundCondition<'a> {
     pub(super) finite: bool,
     /// Bars there are.
     pub(super) len: usize,
-    /// Extremes decide nearly all blocks.
+    /// Extremes decide most blocks.
     settled: bool,
 }
 

@@ -515,7 +515,7 @@ impl Batch {
         if let Some(found) = &mut standing.found {
             let before = found.trials_finished;
             found.count(&self.folder.join(&found.folder));
-            standing.evaluated = found.trials_finished.saturating_sub(before);
+            standing.evaluated = found.trials_finished.saturating_sub(before + standing.reused);
         }
     }
 
@@ -590,12 +590,12 @@ impl Batch {
             progress.finish();
             ran
         });
+        standing.reused = progress.taken_over();
         let ended = ran.inspect_err(|error| progress.event("error", json!({ "message": error.to_string() })))?;
         progress.event("end", json!({ "end": format!("{:?}", ended.end), "seconds": ended.elapsed.as_secs_f64() }));
         found.count(&folder);
         (ended.add)(&mut found);
-        standing.reused = ended.reused;
-        standing.evaluated = found.trials_finished.saturating_sub(cached + ended.reused);
+        standing.evaluated = found.trials_finished.saturating_sub(cached + standing.reused);
         match ended.end {
             End::Complete => {
                 self.keep(job, &identity, ended.code, &found)?;
@@ -744,7 +744,6 @@ struct Ended {
     end: End,
     code: ExitCode,
     elapsed: Duration,
-    reused: u64,
     /// Adds what it came to.
     add: Box<dyn FnOnce(&mut Found) + Send>,
 }
@@ -759,10 +758,10 @@ impl Runs for Sweep {
         left.into_iter().for_each(|left| self.limit_time(left));
         let space = Arc::clone(self.experiment().trials.space());
         let report = self.run(stop, progress)?;
-        let (end, code, elapsed, reused) = (report.end, report.exit_code(), report.elapsed, report.reused);
+        let (end, code, elapsed) = (report.end, report.exit_code(), report.elapsed);
         let summary = report.ranked.map(|ranked| ranked.summary).or(report.partial.map(|partial| partial.summary));
         let add = move |found: &mut Found| summary.iter().for_each(|summary| found.add_rows(summary, &space));
-        Ok(Ended { end, code, elapsed, reused, add: Box::new(add) })
+        Ok(Ended { end, code, elapsed, add: Box::new(add) })
     }
 }
 
@@ -775,9 +774,9 @@ impl Runs for WalkForwardRun {
     ) -> Result<Ended, CommandError> {
         left.into_iter().for_each(|left| self.limit_time(left));
         let report = self.run(stop, progress)?;
-        let (end, code, elapsed, reused) = (report.end, report.exit_code(), report.elapsed, report.reused);
+        let (end, code, elapsed) = (report.end, report.exit_code(), report.elapsed);
         let add = move |found: &mut Found| report.result.iter().for_each(|complete| found.add_windows(complete));
-        Ok(Ended { end, code, elapsed, reused, add: Box::new(add) })
+        Ok(Ended { end, code, elapsed, add: Box::new(add) })
     }
 }
 

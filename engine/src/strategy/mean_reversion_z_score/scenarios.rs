@@ -50,8 +50,8 @@ pub(super) fn rule(number: u8, direction: Direction, settings: &Settings, contex
         Err(why) => rule.when.push(Expr::Never(why)),
         Ok(parts) => {
             rule.when = parts.when;
-            rule.guards = parts.guards;
             rule.when.shrink_to_fit();
+            rule.guards = parts.guards;
             rule.stop = Some(stop(number, direction, settings, context));
             rule.target = Some(Operand::Column(target(number, settings, context)));
         }
